@@ -1,0 +1,63 @@
+"""What passes between the stages in memory: one batch of audio, of tokens, of generated tokens.
+
+All are named tuples, so that Lightning moves their tensors to the device and leaves the rest alone.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Rejection(NamedTuple):
+    """An input that was left out, and why; ends as one line of ``rejected.jsonl``."""
+
+    id: str
+    path: str
+    reason: str
+
+
+class AudioBatch(NamedTuple):
+    """Utterances of one batch, not padded: every clip keeps its own length."""
+
+    ids: list[str]
+    audio: list[Tensor]  # per utterance [N_i], float32 mono in [-1, 1]
+    sample_rate: int  # Hz
+    speakers: list[str]  # "" where unknown
+    texts: list[str]  # "" where unknown
+    rejected: list[Rejection]
+
+
+class TokenizedBatch(NamedTuple):
+    """Tokens of one batch of utterances on their way into a token set, not padded."""
+
+    ids: list[str]
+    semantic: list[Tensor]  # per utterance [T_i], at the codec's frame rate
+    codes: list[Tensor]  # per utterance [Q, T_i]
+    speakers: list[str]
+    texts: list[str]
+    rejected: list[Rejection]
+
+
+class TokenBatch(NamedTuple):
+    """Utterances of a token set, right-padded to a common width T."""
+
+    ids: list[str]
+    semantic: Tensor  # [B, T] int64
+    codes: Tensor  # [B, Q, T] int64
+    lengths: Tensor  # [B] int64, real frames per row
+    prompt_frames: Tensor  # [B] int64, leading frames given at every level; 0 where there is no prompt
+    seeds: Tensor  # [B] int64, one random stream per row: independent of batch, rank and world size
+    speakers: list[str]
+    texts: list[str]
+
+
+class GeneratedBatch(NamedTuple):
+    """Codes made by an acoustic generator, right-padded to a common width T."""
+
+    ids: list[str]
+    codes: Tensor  # [B, Q, T] int64, prompt frames included
+    lengths: Tensor  # [B] int64
+    prompt_frames: Tensor  # [B] int64
+    seeds: Tensor  # [B] int64, the seed each row was generated with
+    speakers: list[str]
+    texts: list[str]
