@@ -1,0 +1,3 @@
+"""The commands."""
+
+__version__ = "0.1.0"

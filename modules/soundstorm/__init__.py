@@ -1,0 +1,20 @@
+"""SoundStorm: masked prediction of RVQ tokens from semantic tokens, decoded level by level in parallel."""
+
+from modules.soundstorm.decoding import PassTrace, decode
+from modules.soundstorm.masking import Draw, MaskingOptions, apply_masks, draw_masks
+from modules.soundstorm.module import SoundStorm
+from modules.soundstorm.network import SoundStormNetwork
+from modules.soundstorm.schedule import DecodingSchedule, Pass
+
+__all__ = [
+    "DecodingSchedule",
+    "Draw",
+    "MaskingOptions",
+    "Pass",
+    "PassTrace",
+    "SoundStorm",
+    "SoundStormNetwork",
+    "apply_masks",
+    "decode",
+    "draw_masks",
+]
