@@ -6,10 +6,10 @@ norm of the original is a layer norm here, because batch statistics would let a 
 and on padding.
 """
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modules.layers.rotary import apply_rotary, rotary_angles
 
@@ -173,7 +173,7 @@ class Conformer(nn.Module):
         rotary = rotary_angles(x.shape[1], self.head_dim, x.device)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(block, x, rotary, valid, use_reentrant=False)
+                x = checkpoint(block, x, rotary, valid, use_reentrant=False)
             else:
                 x = block(x, rotary, valid)
         return x

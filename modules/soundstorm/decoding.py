@@ -52,7 +52,7 @@ def decode(
     return_trace: Literal[True],
     prompt_lengths: Tensor | None = ...,
 ) -> tuple[Tensor, list[PassTrace]]: ...
-@torch.inference_mode()
+@torch.no_grad()
 def decode(
     network: SoundStormNetwork,
     semantic: Tensor,
@@ -143,7 +143,7 @@ def _check(
 
 
 def _check_ids(name: str, ids: Tensor, size: int) -> None:
-    if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < size):
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= size):
         raise ValueError(f"{name} holds token ids {int(ids.min())}..{int(ids.max())}, the network knows 0..{size - 1}")
 
 
@@ -199,7 +199,7 @@ class _Run:
             self.without_semantic = (network.semantic_embedding(null) - network.semantic_embedding(semantic)).float()
 
     def _draw_noise(self, seeds: list[int]) -> Tensor:
-        """Draw per sampled pass one number per frame for its token and one per unit for its place, ``[S, B, F + U]``."""
+        """Draw per sampled pass one number per frame (its token) and one per unit (its place), ``[S, B, F + U]``."""
         # The first level with several iterations is the common case, but any level may sample.
         self.noise_index: dict[tuple[int, int], int] = {}
         for level, plans in enumerate(self.plans):

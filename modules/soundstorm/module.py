@@ -47,9 +47,8 @@ class SoundStorm(LightningModule):
         self.masking = masking or MaskingOptions()
         self.validation_prompt_frames = validation_prompt_frames
         self.train_prediction = TokenPrediction(network.num_quantizers)
-        self.val_prediction = nn.ModuleDict(
-            {name: TokenPrediction(network.num_quantizers) for name in ("unprompted", "prompted")}
-        )
+        self.unprompted_prediction = TokenPrediction(network.num_quantizers)
+        self.prompted_prediction = TokenPrediction(network.num_quantizers)
         self.token_card: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
@@ -125,32 +124,27 @@ class SoundStorm(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: TokenBatch, batch_idx: int) -> None:
         """Log the levels each on its own, over all tokens since the last time."""
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # ty: ignore[missing-attribute]
             values = self.train_prediction.compute()
             self.train_prediction.reset()
             self.log_dict({f"train/{name}": value for name, value in values.items() if name != "loss"})
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Predict masked tokens without and with a prompt; the masks are the same in every epoch."""
-        prompts = {
-            "unprompted": torch.zeros_like(batch.lengths),
-            "prompted": (batch.lengths // 2).clamp(max=self.validation_prompt_frames),
-        }
-        for name, prompt_frames in prompts.items():
-            self.val_prediction[name].update(*self.predict_masked(batch, prompt_frames))
+        no_prompt = torch.zeros_like(batch.lengths)
+        prompt = (batch.lengths // 2).clamp(max=self.validation_prompt_frames)
+        self.unprompted_prediction.update(*self.predict_masked(batch, no_prompt))
+        self.prompted_prediction.update(*self.predict_masked(batch, prompt))
 
     def on_validation_epoch_end(self) -> None:
         """Log what validation found, per condition and level."""
         losses = []
-        for name, metric in self.val_prediction.items():
+        for name, metric in (("unprompted", self.unprompted_prediction), ("prompted", self.prompted_prediction)):
             values = metric.compute()
             metric.reset()
-            if not values:
-                continue
+            self.log_dict({f"val/{name}/{key}": value for key, value in values.items()})
             losses.append(values["loss"])
-            self.log_dict({f"val/{name}/{key}": value for key, value in values.items()}, sync_dist=False)
-        if losses:
-            self.log("val/loss", torch.stack(losses).mean(), prog_bar=True, sync_dist=False)
+        self.log("val/loss", torch.stack(losses).mean(), prog_bar=True)
 
     def generate(self, batch: TokenBatch, schedule: DecodingSchedule | None = None) -> GeneratedBatch:
         """Generate codes for the semantic tokens of a batch, after the prompts it gives.

@@ -9,7 +9,7 @@ Order = Literal["confidence", "random", "low_discrepancy"]
 
 
 class Pass(NamedTuple):
-    """One forward pass over one utterance, counted in tokens of its level (in spans, where spans are fixed together)."""
+    """One forward pass over one utterance, counted in tokens of its level (in spans, where those are fixed)."""
 
     num_masked: int  # masked when the pass begins
     num_fixed: int  # of these, fixed by it
