@@ -1,0 +1,129 @@
+"""Tokenize: a batch of audio to acoustic and semantic tokens."""
+
+from fractions import Fraction
+from typing import Any, NoReturn
+
+import soxr
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from modules.batches import AudioBatch, Rejection, TokenizedBatch
+from modules.codec.codec import AudioCodec
+from modules.semantic.batching import equal_length_groups
+from modules.semantic.tokenizer import SemanticTokenizer
+from modules.tokenization.alignment import align_tokens
+
+
+class Tokenization(LightningModule):
+    """Turn audio into the codec's codes and semantic tokens at the codec's frame rate (``predict`` only).
+
+    Utterances of one length share a batch, all others go alone: nothing is ever padded, so an utterance's tokens do not
+    depend on its neighbours. An utterance that cannot be tokenized (too short, or its two lengths drift apart) ends
+    among the rejected; the others go on.
+
+    Semantic tokens may drift by two frames of the codec or, where those are shorter, of the speech features: encoders
+    without padding make up to two frames fewer than the audio has.
+
+    Args:
+        codec: Makes the codes; also decides sample and frame rate.
+        semantic: Makes the semantic tokens. Where its sample rate is another, audio is resampled for it.
+    """
+
+    def __init__(self, codec: AudioCodec, semantic: SemanticTokenizer) -> None:
+        super().__init__()
+        self.codec = codec
+        self.semantic = semantic
+        self.frame_rate = Fraction(codec.sample_rate, codec.hop_length)
+        features_rate = Fraction(semantic.features.sample_rate, semantic.features.hop_length)
+        self.max_drift = max(Fraction(2), 2 * self.frame_rate / features_rate)
+
+    def card(self) -> dict[str, Any]:
+        """What the tokens mean: the fields of a token set's card."""
+        return {
+            "codec": self.codec.identity(),
+            "semantic": self.semantic.identity(),
+            "sample_rate": self.codec.sample_rate,
+            "frame_rate": self.codec.frame_rate,
+            "num_quantizers": self.codec.num_quantizers,
+            "codebook_size": self.codec.codebook_size,
+            "semantic_vocab_size": self.semantic.vocab_size,
+        }
+
+    def setup(self, stage: str) -> None:
+        """Refuse whatever is not ``predict``.
+
+        Raises:
+            RuntimeError: There is nothing to fit, validate or test.
+        """
+        if stage != "predict":
+            self._refuse(stage)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to train; here so that :meth:`setup` gets to say so."""
+        self._refuse("fit")
+
+    def configure_optimizers(self) -> None:
+        """Nothing to optimise."""
+
+    def predict_step(self, batch: AudioBatch, batch_idx: int) -> TokenizedBatch:
+        """Tokenize the utterances of a batch.
+
+        Args:
+            batch: Audio at the codec's sample rate.
+            batch_idx: Not used.
+
+        Returns:
+            The tokens of those that could be tokenized, in their order, and what was rejected, now or earlier.
+
+        Raises:
+            ValueError: The audio comes at another rate than the codec's.
+            RuntimeError: The semantic tokenizer has no codebook.
+        """
+        if batch.sample_rate != self.codec.sample_rate:
+            raise ValueError(
+                f"the audio comes at {batch.sample_rate} Hz, the codec needs {self.codec.sample_rate} Hz: "
+                f"set data.init_args.sample_rate={self.codec.sample_rate}"
+            )
+        tokens: dict[int, tuple[Tensor, Tensor]] = {}
+        rejected = list(batch.rejected)
+        for rows in equal_length_groups(batch.audio):
+            try:
+                tokens.update(zip(rows, self._tokenize(batch, rows), strict=True))
+            except ValueError as error:  # of the length, which all of these rows share
+                rejected += [Rejection(batch.ids[row], "", str(error)) for row in rows]
+        kept = sorted(tokens)
+        return TokenizedBatch(
+            ids=[batch.ids[row] for row in kept],
+            semantic=[tokens[row][0] for row in kept],
+            codes=[tokens[row][1] for row in kept],
+            speakers=[batch.speakers[row] for row in kept],
+            texts=[batch.texts[row] for row in kept],
+            rejected=rejected,
+        )
+
+    def _tokenize(self, batch: AudioBatch, rows: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Semantic tokens ``[T]`` and codes ``[Q, T]`` of each of some utterances of one length."""
+        codes = self.codec.encode(torch.stack([batch.audio[row] for row in rows]))
+        semantic = self.semantic.encode(torch.stack([self._resample(batch.audio[row]) for row in rows]))
+        aligned = align_tokens(
+            semantic,
+            codes.shape[-1],
+            self.semantic.exact_frame_rate,
+            self.frame_rate,
+            name=batch.ids[rows[0]],
+            max_drift=self.max_drift,
+        )
+        return list(zip(aligned, codes, strict=True))
+
+    def _resample(self, audio: Tensor) -> Tensor:
+        """Bring one utterance ``[N]`` to the sample rate of the semantic tokenizer."""
+        if self.semantic.sample_rate == self.codec.sample_rate:
+            return audio
+        resampled = soxr.resample(audio.cpu().numpy(), self.codec.sample_rate, self.semantic.sample_rate)
+        return torch.from_numpy(resampled).to(audio)
+
+    def _refuse(self, stage: str) -> NoReturn:
+        raise RuntimeError(
+            f"tokenization has nothing to {stage}: run `soundstorm predict -c configs/tokenize/<preset>.yaml`"
+        )
