@@ -1,0 +1,36 @@
+"""Evaluation: scorers for rendered speech and the LightningModule that runs them."""
+
+from modules.evaluation.consistency import AcousticConsistency
+from modules.evaluation.items import SPLITS, EvaluationBatch, EvaluationItem, split_of
+from modules.evaluation.mel_distance import MelDistance
+from modules.evaluation.metrics import GroupedRatio
+from modules.evaluation.module import AbsentScorer, EvaluationModule, ScoredItem
+from modules.evaluation.quality import Dnsmos
+from modules.evaluation.recognition import Recognizer, WhisperRecognizer
+from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.speaker import SpeakerSimilarity, VoiceEmbedding, XVectorEmbedding
+from modules.evaluation.word_errors import WordErrors
+
+__all__ = [
+    "SPLITS",
+    "AbsentScorer",
+    "AcousticConsistency",
+    "Dnsmos",
+    "EvaluationBatch",
+    "EvaluationItem",
+    "EvaluationModule",
+    "GroupedRatio",
+    "Measure",
+    "MelDistance",
+    "Recognizer",
+    "ScoredItem",
+    "Scorer",
+    "ScorerUnavailableError",
+    "Scores",
+    "SpeakerSimilarity",
+    "VoiceEmbedding",
+    "WhisperRecognizer",
+    "WordErrors",
+    "XVectorEmbedding",
+    "split_of",
+]

@@ -1,0 +1,183 @@
+"""Writes what the scorers found, utterance by utterance."""
+
+import json
+import math
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.audio_sources import safe_id
+from datamodules.generated_set import write_flac
+from datamodules.token_card import write_atomically
+from modules.batches import Rejection
+from modules.evaluation.module import EvaluationModule, ScoredItem
+
+PACKAGES = ("soundstorm-lightning", "torch", "transformers", "jiwer", "lightning")
+
+
+class ResultsWriter(Callback):
+    """Writes a results folder, from which ``soundstorm report`` makes its tables and pages.
+
+    ============== =====================================================================================
+    results.jsonl  one row per utterance and system, with all scores and the revisions of all scorers
+    run.json       scorers and their measures, absent scorers, what was missing or unreadable, versions
+    clips/         audio of some utterances as every system rendered them, to listen to
+    ============== =====================================================================================
+
+    Rows are written as they are found, and put in place together when the test ends.
+
+    Args:
+        output_dir: The folder.
+        clips: How many utterances to keep audio of, spread evenly over the set.
+    """
+
+    def __init__(self, output_dir: str | Path, clips: int = 12) -> None:
+        super().__init__()
+        self.output_dir = Path(output_dir)
+        self.clips = clips
+        self._kept: set[str] = set()
+        self._part = Path()
+        self._identities: dict[str, dict[str, Any]] = {}
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew.
+
+        Raises:
+            TypeError: The model is no EvaluationModule.
+        """
+        if not isinstance(pl_module, EvaluationModule):
+            raise TypeError(f"ResultsWriter writes what EvaluationModule finds, not {type(pl_module).__name__}")
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self._identities = {scorer.name: scorer.identity() for scorer in pl_module.loaded}
+        ids = trainer.datamodule.ids  # ty: ignore[missing-attribute]
+        step = max(1, math.ceil(len(ids) / self.clips)) if self.clips else 1
+        self._kept = set(ids[::step][: self.clips])
+        self._part = self.output_dir / f"results-r{trainer.global_rank}.jsonl.tmp"
+        self._part.write_text("", encoding="utf-8")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the rows of a batch."""
+        assert isinstance(pl_module, EvaluationModule)
+        rejected: list[Rejection] = outputs["rejected"]
+        results: list[ScoredItem] = outputs["results"]
+        lines = [{"rejected": rejection._asdict()} for rejection in rejected]
+        for result in results:
+            clip = self._keep_clip(result) if result.item.id in self._kept else None
+            lines.append({"result": result_row(result, self._identities, clip)})
+        with open(self._part, "a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+    def _keep_clip(self, result: ScoredItem) -> str:
+        item = result.item
+        path = f"clips/{safe_id(item.id)}/{item.system}-{item.condition}.flac"
+        file = self.output_dir / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_flac(file, item.audio.float().cpu().numpy(), item.sample_rate, item.id, item.system, item.condition)
+        return path
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the rows of all processes in place."""
+        trainer.strategy.barrier("results_writer")
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, EvaluationModule)
+        parts = [self.output_dir / f"results-r{rank}.jsonl.tmp" for rank in range(trainer.world_size)]
+        lines = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+        rows = sorted((line["result"] for line in lines if "result" in line), key=lambda row: row["id"])
+        rejected = [line["rejected"] for line in lines if "rejected" in line]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        run = {
+            **describe_scorers(pl_module, self._identities),
+            "rows": trainer.datamodule.rows,  # ty: ignore[missing-attribute]
+            "data": trainer.datamodule.account,  # ty: ignore[missing-attribute]
+            "rejected": rejected,
+            "device": describe_device(pl_module.device),
+            "versions": installed_versions(),
+        }
+        write_atomically(self.output_dir / "run.json", json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self.output_dir / "results.jsonl", text)
+        for part in parts:
+            os.remove(part)
+        rank_zero_info(f"{len(rows)} results in {self.output_dir / 'results.jsonl'}")
+
+
+def result_row(result: ScoredItem, identities: dict[str, dict[str, Any]], clip: str | None) -> dict[str, Any]:
+    """Lay out one row of ``results.jsonl``: JSON-serialisable, NaN as null."""
+    item = result.item
+    return {
+        "id": item.id,
+        "split": item.split,
+        "condition": item.condition,
+        "system": item.system,
+        "speaker": item.speaker,
+        "text": item.text,
+        "seconds": round(item.audio.numel() / item.sample_rate, 3),
+        "prompt_seconds": item.prompt_seconds,
+        "own_prompt": item.own_prompt,
+        "seed": item.seed,
+        "scores": {name: _finite(scores.values) for name, scores in result.scores.items()},
+        "problems": {
+            f"{name}/{score}": problem
+            for name, scores in result.scores.items()
+            for score, problem in scores.problems.items()
+        },
+        "revisions": {name: f"{identity['name']}@{identity['revision']}" for name, identity in identities.items()},
+        "normalizers": {
+            name: identity["normalizer"] for name, identity in identities.items() if "normalizer" in identity
+        },
+        "clip": clip,
+    }
+
+
+def describe_scorers(module: EvaluationModule, identities: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Say what scored, what each measure is, and what could not score."""
+    return {
+        "scorers": [
+            {
+                "name": scorer.name,
+                "class": type(scorer).__name__,
+                "identity": identities.get(scorer.name),
+                "measures": [measure.as_dict() for measure in scorer.measures],
+            }
+            for scorer in module.configured
+        ],
+        "absent": [absent._asdict() for absent in module.absent],
+    }
+
+
+def describe_device(device: torch.device) -> str:
+    """Name the hardware a module ran on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def installed_versions() -> dict[str, str]:
+    """Name the versions of the packages that results depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
