@@ -1,0 +1,106 @@
+"""Write the tokens that ``predict`` makes into a token set."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.token_set import TokenSetCard, TokenSetWriter, done_ids, forget_rejected, read_rejected
+from modules.batches import TokenizedBatch
+
+
+class TokenWriter(Callback):
+    """Collect what ``Tokenization`` predicts in a token set, and go on where an interrupted run stopped.
+
+    The module tells what its tokens mean with ``card()``, the datamodule leaves out what is there already with
+    ``exclude(ids)``. Each rank writes shards of its own. What is complete is kept on any exception; a killed process
+    loses at most the ``shard_rows`` utterances it had not written yet, and the next run makes those again.
+
+    Args:
+        output_dir: Folder of the token set.
+        split: Split to write.
+        shard_rows: Utterances per shard.
+        retry_rejected: Try again what earlier runs rejected.
+
+    Raises:
+        TypeError: At the start of ``predict``: the datamodule has no ``exclude``, or the module no ``card``.
+        ValueError: At the start of ``predict``: the folder holds tokens of other models.
+    """
+
+    def __init__(
+        self, output_dir: str, split: str = "train", shard_rows: int = 2000, retry_rejected: bool = False
+    ) -> None:
+        self.output_dir = output_dir
+        self.split = split
+        self.shard_rows = shard_rows
+        self.retry_rejected = retry_rejected
+        self._writer: TokenSetWriter | None = None
+        self._num_frames = 0
+        self._num_done = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the token set and have the datamodule leave out what it holds; the loaders are made after this."""
+        if stage != "predict":
+            return
+        make_card, exclude = getattr(pl_module, "card", None), getattr(trainer.datamodule, "exclude", None)  # ty: ignore[missing-attribute]
+        if not callable(make_card) or not callable(exclude):
+            raise TypeError(
+                "TokenWriter needs a model with card(), such as Tokenization, and data with exclude(ids), such as "
+                "AudioDataModule"
+            )
+        card = TokenSetCard(**make_card())
+        self._writer = TokenSetWriter(
+            self.output_dir, card, self.split, trainer.global_rank, trainer.world_size, self.shard_rows
+        )
+        # No rank writes a shard before all have left this hook, so that all read the same ids here.
+        done = done_ids(self.output_dir, self.split)
+        self._num_done, self._num_frames = len(done), 0
+        if not self.retry_rejected:
+            done.update(rejection.id for rejection in read_rejected(self.output_dir, self.split))
+        elif trainer.is_global_zero:
+            forget_rejected(self.output_dir, self.split)
+        exclude(done)
+        # All predictions of a corpus do not fit into memory, and nobody asks for them.
+        trainer.predict_loop.return_predictions = False
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the utterances of a batch, and what was rejected of it."""
+        if self._writer is None or not isinstance(outputs, TokenizedBatch):
+            raise TypeError(f"TokenWriter writes a TokenizedBatch, but predict_step returned {type(outputs).__name__}")
+        columns = (outputs.ids, outputs.semantic, outputs.codes, outputs.speakers, outputs.texts)
+        for id, semantic, codes, speaker, text in zip(*columns, strict=True):
+            self._writer.write(id, semantic.cpu().numpy(), codes.cpu().numpy(), speaker, text)
+            self._num_frames += codes.shape[-1]
+        for rejection in outputs.rejected:
+            self._writer.reject(rejection)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep what was tokenized so far."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the last shard and say what the run did."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        writer.close()
+        # Here and not in on_predict_end, which a rank without batches does not reach.
+        counts = torch.tensor([writer.num_written, writer.num_rejected, self._num_frames], dtype=torch.float64)
+        totals = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
+        written, rejected, frames = (int(total) for total in totals)
+        hours = frames / writer.card.frame_rate / 3600
+        rank_zero_info(
+            f"Token set {self.output_dir}, split {self.split}: {written} utterances ({hours:.2f} h) written, "
+            f"{self._num_done} were there already, {rejected} rejected"
+            + (f", see {writer.folder / 'rejected.jsonl'}" if rejected else "")
+        )
