@@ -31,5 +31,5 @@ def main(args: ArgsType = None) -> None:
         load_from_checkpoint_support=False,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
-        args=arguments,
+        args=args,
     )
