@@ -1,3 +1,5 @@
+"""What the reader makes of good and of unusable audio."""
+
 from io import BytesIO
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Sets of the `datasets` library as a source of speech."""
+
 import io
 
 import datasets
@@ -78,12 +80,12 @@ def test_a_missing_column_is_an_error_that_names_those_there_are(audio_set, tmp_
 
 def test_a_hub_out_of_reach_is_one_line_with_the_remedy():
     source = HuggingFaceAudio("openslr/librispeech_asr", "clean", "train.100")  # offline: see conftest
-    with pytest.raises(ConnectionError, match="hub cannot be reached .* load it once while online, or give a local"):
+    with pytest.raises(ConnectionError, match=r"hub cannot be reached .* load it once while online, or give a local"):
         len(source)
 
 
 def test_a_set_that_is_nowhere_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no data set .*none"):
+    with pytest.raises(FileNotFoundError, match=r"there is no data set .*none"):
         len(HuggingFaceAudio(str(tmp_path / "none")))
 
 

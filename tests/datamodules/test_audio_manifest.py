@@ -1,3 +1,5 @@
+"""What is read from tables of speech, and what is refused."""
+
 import json
 
 import pytest
