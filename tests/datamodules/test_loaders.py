@@ -1,5 +1,7 @@
 """A run that is stopped and resumed sees the batches that an uninterrupted run sees."""
 
+from typing import Any
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -38,15 +40,15 @@ def synthetic(num_workers=0):
 
 def fit(folder, num_workers=0, ckpt_path=None, **options):
     model = Recorder()
+    settings: dict[str, Any] = {"max_epochs": 3, "limit_val_batches": 0} | options
     trainer = Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=options.pop("callbacks", None),
-        enable_checkpointing="callbacks" in options or ckpt_path is None,
-        **{"max_epochs": 3, "limit_val_batches": 0} | options,
+        enable_checkpointing="callbacks" in options,
+        **settings,
     )
     trainer.fit(model, synthetic(num_workers), ckpt_path=ckpt_path)
     return model

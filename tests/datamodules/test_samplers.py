@@ -26,6 +26,9 @@ class Lengths:
             return self.lengths
         return (1 + mix(epoch, np.arange(len(self))) % self.lengths.astype(np.uint64)).astype(np.int32)
 
+    def __getitems__(self, request):
+        raise NotImplementedError
+
 
 def shards(dataset, world_size, epoch=0, start=0, **options):
     result = []

@@ -1,0 +1,376 @@
+"""Token sets on disk as batches: windows, validation, prompts, selections, and what is refused."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.selection import Selection
+from datamodules.token_set import TokenSetCard, TokenSetWriter
+from datamodules.tokens import TokenDataModule
+
+RATE, Q = 50, 3
+
+
+def card(**changes):
+    values: dict[str, Any] = {
+        "codec": {"name": "codec-a"},
+        "semantic": {"name": "semantic-a"},
+        "sample_rate": 16_000,
+        "frame_rate": 50.0,
+        "num_quantizers": Q,
+        "codebook_size": 1024,
+        "semantic_vocab_size": 4096,
+    }
+    return TokenSetCard(**values | changes)
+
+
+def tokens(number, frames):
+    """Tokens that say where they come from: frame t of any row has semantic token t, and codes of number and level."""
+    return np.arange(frames) % 4096, np.tile(np.arange(Q)[:, None] + Q * number, (1, frames))
+
+
+def write(folder, split, utterances, **changes):
+    """Write (id, speaker, frames) as a split of a token set."""
+    with TokenSetWriter(folder, card(**changes), split=split) as writer:
+        for number, (name, speaker, frames) in enumerate(utterances):
+            semantic, codes = tokens(number, frames)
+            writer.write(name, semantic, codes, speaker=speaker, text=f"text of {name}")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A token set: 30 utterances of 6 speakers to train on, of 0.5 to 15 s, and a test split with odd cases."""
+    folder = tmp_path_factory.mktemp("tokens")
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(25, 750, 30)
+    write(folder, "train", [(f"train-{n}", f"speaker-{n % 6}", int(frames)) for n, frames in enumerate(lengths)])
+    test = [
+        ("a-short", "ann", 190),  # 3.8 s
+        ("a-long", "ann", 400),
+        ("a-other", "ann", 260),
+        ("b-only", "bob", 300),
+        ("c-one", "", 300),
+        ("c-two", "", 310),
+        ("d-one", "dot", 500),
+        ("d-tiny", "dot", 100),  # 2 s: too short to give a prompt
+    ]
+    return write(folder, "test", test)
+
+
+def data(folder, stage, **options):
+    arguments: dict[str, Any] = {"batch_frames": 2000} | options
+    module = TokenDataModule(folder, **arguments)
+    module.prepare_data()
+    module.setup(stage)
+    return module
+
+
+def rows(loader):
+    """Flatten batches into one dictionary per id."""
+    return {
+        name: {
+            "semantic": batch.semantic[row, : batch.lengths[row]],
+            "codes": batch.codes[row, :, : batch.lengths[row]],
+            "length": int(batch.lengths[row]),
+            "prompt": int(batch.prompt_frames[row]),
+            "seed": int(batch.seeds[row]),
+            "speaker": batch.speakers[row],
+            "text": batch.texts[row],
+        }
+        for batch in loader
+        for row, name in enumerate(batch.ids)
+    }
+
+
+def epoch(loader, number):
+    loader.batch_sampler.sampler.set_epoch(number)
+    return rows(loader)
+
+
+def test_batches_have_the_shapes_and_types_that_models_expect(folder):
+    module = data(folder, "fit", validation_speakers=0.2)
+    for batch in module.train_dataloader():
+        size, width = batch.semantic.shape
+        assert batch.codes.shape == (size, Q, width)
+        assert size * width <= 2000
+        for tensor in (batch.semantic, batch.codes, batch.lengths, batch.prompt_frames, batch.seeds):
+            assert tensor.dtype == torch.int64
+        assert len(batch.ids) == len(batch.speakers) == len(batch.texts) == size
+        padding = torch.arange(width) >= batch.lengths[:, None]
+        assert not batch.semantic[padding].any()
+        assert not batch.codes.transpose(1, 2)[padding].any()
+        assert (batch.prompt_frames == 0).all()
+
+
+def test_the_card_is_there_before_anything_is_opened(folder):
+    assert TokenDataModule(folder).card == card()
+
+
+def test_windows_are_pieces_of_their_utterances_within_bounds(folder):
+    train = data(folder, "fit", validation_split=None, max_seconds=4).train_dataloader()
+    starts = set()
+    for number in range(5):
+        for name, row in epoch(train, number).items():
+            assert 50 <= row["length"] <= 200
+            start = int(row["semantic"][0])
+            starts.add(start)
+            assert row["semantic"].tolist() == list(range(start, start + row["length"]))
+            assert (row["codes"] == torch.arange(Q)[:, None] + Q * int(name.removeprefix("train-"))).all()
+            assert row["text"] == f"text of {name}"
+    assert len(starts) > 50
+
+
+def test_window_lengths_follow_the_uniform_law_with_its_floor(folder):
+    train = data(folder, "fit", validation_split=None, max_seconds=30)._train
+    train.source = type("Long", (), {"frames": np.full(20_000, 9000, dtype=np.int32)})()
+    train.rows = np.arange(20_000)
+    lengths = train.frames(0)
+    assert lengths.min() == 50
+    assert lengths.max() == 1500
+    assert (lengths == 50).mean() == pytest.approx(51 / 1501, abs=0.005)
+    assert np.quantile(lengths, [0.25, 0.5, 0.75]) == pytest.approx([375, 750, 1125], abs=25)
+    starts, lengths, _ = train.windows(0, np.arange(20_000))
+    assert (starts >= 0).all()
+    assert (starts + lengths <= 9000).all()
+    assert (starts / (9000 - lengths)).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_windows_and_seeds_follow_from_seed_and_epoch_alone(folder):
+    def draw(number=1, **options):
+        return str(
+            sorted(epoch(data(folder, "fit", validation_split=None, **options).train_dataloader(), number).items())
+        )
+
+    assert draw() == draw(batch_frames=5000) == draw(bucket_frames=16)
+    assert draw() != draw(number=2)
+    assert draw() != draw(seed=1)
+
+
+def test_no_two_rows_share_a_seed(folder):
+    train = data(folder, "fit", validation_split=None).train_dataloader()
+    seeds = [row["seed"] for number in range(20) for row in epoch(train, number).values()]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0
+
+
+def test_utterances_too_short_are_left_out_and_counted(folder, caplog):
+    with caplog.at_level("INFO"):
+        train = data(folder, "fit", validation_split=None, min_seconds=2).train_dataloader()
+    short = {
+        name
+        for name, row in epoch(data(folder, "fit", validation_split=None, min_seconds=0).train_dataloader(), 0).items()
+    }
+    left = epoch(train, 0)
+    assert 0 < len(left) < len(short) == 30
+    assert f"training: {len(left)} utterances" in caplog.text
+    assert f"left out: {30 - len(left)} shorter than 2 s" in caplog.text
+
+
+def test_held_out_speakers_are_not_trained_on(folder):
+    module = data(folder, "fit", validation_speakers=0.3)
+    trained = {row["speaker"] for row in epoch(module.train_dataloader(), 0).values()}
+    validated = {row["speaker"] for row in rows(module.val_dataloader()).values()}
+    assert (len(trained), len(validated)) == (4, 2)
+    assert not trained & validated
+    again = data(folder, "validate", validation_speakers=0.3, seed=5)
+    assert validated == {row["speaker"] for row in rows(again.val_dataloader()).values()}
+
+
+def test_utterances_are_held_out_where_speakers_are_unknown(tmp_path):
+    folder = write(tmp_path, "train", [(f"u{n}", "", 100) for n in range(10)])
+    module = data(folder, "fit", validation_speakers=0.2)
+    trained, validated = epoch(module.train_dataloader(), 0), rows(module.val_dataloader())
+    assert (len(trained), len(validated)) == (8, 2)
+    assert not set(trained) & set(validated)
+
+
+def test_a_validation_split_goes_before_held_out_speakers(folder):
+    module = data(folder, "fit", validation_split="test", validation_speakers=0.3)
+    assert "a-long" in rows(module.val_dataloader())
+    assert len({row["speaker"] for row in epoch(module.train_dataloader(), 0).values()}) == 6
+
+
+def test_validation_is_the_same_every_time_and_begins_at_the_beginning(folder):
+    val = data(folder, "validate", validation_split="test", max_seconds=7, prompt_seconds=3).val_dataloader()
+    first = rows(val)
+    assert str(first) == str(epoch(val, 3))
+    assert first["a-long"]["semantic"].tolist() == list(range(350))
+    assert first["a-long"]["prompt"] == 150
+    assert first["a-short"]["prompt"] == 0  # 3.8 s leave less than a second after the prompt
+
+
+def test_without_validation_there_are_no_batches_and_fit_runs(folder):
+    module = data(folder, "fit", validation_split=None)
+    assert module.val_dataloader() == []
+
+
+def test_prompts_of_the_same_utterance_are_its_beginning(folder, caplog):
+    with caplog.at_level("INFO"):
+        predicted = rows(data(folder, "predict", prompt_seconds=3).predict_dataloader())
+    assert set(predicted) == {"a-long", "a-other", "b-only", "c-one", "c-two", "d-one"}
+    assert predicted["d-one"]["prompt"] == 150
+    assert predicted["d-one"]["semantic"].tolist() == list(range(500))
+    assert "2 shorter than the prompt of 3 s + 1 s: a-short, d-tiny" in caplog.text
+
+
+def test_prompts_of_another_utterance_come_before_it_on_one_time_axis(folder, caplog):
+    with caplog.at_level("INFO"):
+        predicted = rows(data(folder, "predict", prompt_seconds=3, prompt_source="other").predict_dataloader())
+    # b has no other utterance, c is no known speaker, d-tiny is too short to prompt d-one.
+    assert set(predicted) == {"a-short", "a-long", "a-other", "d-tiny"}
+    assert "4 without another utterance of the speaker" in caplog.text
+    numbers = {"a-short": 0, "a-long": 1, "a-other": 2, "d-one": 6, "d-tiny": 7}
+    for name, row in predicted.items():
+        own = numbers[name]
+        assert row["prompt"] == 150
+        assert row["semantic"][:150].tolist() == list(range(150))
+        assert row["semantic"][150:].tolist() == list(range(row["length"] - 150))
+        giver = int(row["codes"][0, 0]) // Q
+        assert giver != own
+        assert giver in ([0, 1, 2] if name.startswith("a") else [6])
+        assert (row["codes"][0, :150] == Q * giver).all()
+        assert (row["codes"][0, 150:] == Q * own).all()
+        assert row["text"] == f"text of {name}"
+
+
+def test_no_prompt_leaves_nothing_out(folder):
+    predicted = rows(data(folder, "predict").predict_dataloader())
+    assert len(predicted) == 8
+    assert {row["prompt"] for row in predicted.values()} == {0}
+
+
+def test_seeds_and_prompts_do_not_depend_on_what_else_is_generated(folder):
+    options = {"prompt_seconds": 3, "prompt_source": "other"}
+    everything = rows(data(folder, "predict", **options).predict_dataloader())
+    alone = rows(
+        data(folder, "predict", batch_frames=1, predict=Selection(ids=["a-long"]), **options).predict_dataloader()
+    )
+    assert str(alone["a-long"]) == str(everything["a-long"])
+    assert len({row["seed"] for row in everything.values()}) == len(everything)
+    other_seed = rows(data(folder, "predict", seed=1, **options).predict_dataloader())
+    assert other_seed["a-long"]["seed"] != everything["a-long"]["seed"]
+
+
+def test_selections_are_half_open_in_time(folder):
+    def chosen(**options):
+        return set(rows(data(folder, "predict", predict=Selection(**options)).predict_dataloader()))
+
+    assert chosen(min_seconds=5.2, max_seconds=8) == {"a-other", "b-only", "c-one", "c-two"}
+    assert chosen(min_seconds=8, max_seconds=10.01) == {"a-long", "d-one"}
+    assert chosen(ids=["b-only", "a-long"]) == {"a-long", "b-only"}
+
+
+def test_a_smaller_limit_chooses_among_those_of_a_larger_one(folder):
+    def chosen(limit):
+        return set(rows(data(folder, "test", predict=Selection(limit=limit)).test_dataloader()))
+
+    assert chosen(2) < chosen(4) < chosen(100)
+    assert [len(chosen(limit)) for limit in (2, 4, 100)] == [2, 4, 8]
+
+
+def test_several_sets_and_splits_are_one(folder, tmp_path):
+    other = write(tmp_path, "more", [("x-1", "xi", 90), ("x-2", "xi", 95)])
+    module = data([folder, other], "fit", train_split=["train", "test", "more"], validation_split=None)
+    found = epoch(module.train_dataloader(), 0)
+    assert {"x-1", "x-2", "a-long", "train-3"} <= set(found)
+    assert (found["x-2"]["codes"][0] == Q).all()
+    assert found["x-1"]["speaker"] == "xi"
+
+
+def refused(error, match, stage, folder, **options):
+    with pytest.raises(error, match=match):
+        data(folder, stage, **options)
+
+
+def test_missing_folders_are_named(tmp_path):
+    refused(FileNotFoundError, "nowhere is no token set", "fit", str(tmp_path / "nowhere"))
+
+
+def test_a_folder_that_is_something_else_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    refused(FileNotFoundError, "is no token set", "predict", str(tmp_path))
+
+
+def test_sets_with_different_cards_are_refused_naming_both_values(folder, tmp_path):
+    other = write(tmp_path, "train", [("x", "xi", 90)], codec={"name": "codec-b"})
+    refused(ValueError, r"cannot be mixed.*codec\.name: 'codec-a' and 'codec-b'", "fit", [folder, other])
+
+
+def test_no_sets_at_all_are_refused():
+    refused(ValueError, "give token_sets at least one folder", "fit", [])
+
+
+def test_missing_splits_are_refused_naming_those_that_exist(folder, tmp_path):
+    refused(FileNotFoundError, r"no split 'dev' in .*it has test, train", "fit", folder, train_split="dev")
+    refused(FileNotFoundError, r"no split 'dev' in .*it has test, train", "predict", folder, predict=Selection("dev"))
+    refused(FileNotFoundError, r"no split 'validation' in .*only test, train: name another", "fit", folder)
+    other = write(tmp_path, "more", [("x", "xi", 90)])
+    match = rf"no split 'train' in {other} \(it has more\)"
+    refused(FileNotFoundError, match, "fit", [folder, other], validation_split=None)
+
+
+def test_a_set_without_utterances_is_refused(tmp_path):
+    card().save(tmp_path)
+    refused(FileNotFoundError, r"no split 'train' in .*it has none", "fit", str(tmp_path), validation_split=None)
+
+
+def test_an_empty_result_says_which_filter_took_what(folder):
+    match = "training: no utterance is left of the 30 in 'train' of .*: 30 shorter than 20 s"
+    refused(ValueError, match, "fit", folder, min_seconds=20, validation_split=None)
+    match = "predict: no utterance is left of the 8 .*: 7 shorter than 9 s, 1 not shorter than 9.5 s"
+    refused(ValueError, match, "predict", folder, predict=Selection(min_seconds=9, max_seconds=9.5))
+    match = r"1 shorter than the prompt of 3 s \+ 1 s: a-short"
+    refused(ValueError, match, "predict", folder, prompt_seconds=3, predict=Selection(ids=["a-short"]))
+
+
+def test_unknown_ids_are_named(folder):
+    refused(
+        ValueError, "1 of the ids are not in 'test' of .*: nobody", "predict", folder, predict=Selection(ids=["nobody"])
+    )
+
+
+def test_ids_that_come_twice_are_refused(folder, tmp_path):
+    other = write(tmp_path, "test", [("a-long", "ann", 90)])
+    refused(ValueError, "id 'a-long' comes twice", "predict", [folder, other])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"min_seconds": 5, "max_seconds": 3}, "min_seconds"),
+        ({"validation_speakers": 1.5}, "validation_speakers is 1.5"),
+        ({"prompt_seconds": -1}, "prompt_seconds is -1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        TokenDataModule("anywhere", **options)
+
+
+def test_tokens_outside_the_card_are_named_when_read(tmp_path):
+    folder = write(tmp_path, "test", [("good", "ann", 90), ("bad", "ann", 95)])
+    file = tmp_path / "card.json"
+    file.write_text(file.read_text().replace('"semantic_vocab_size": 4096', '"semantic_vocab_size": 92'))
+    with pytest.raises(ValueError, match="bad: its semantic tokens are not all from 0 to 91"):
+        rows(data(folder, "predict").predict_dataloader())
+
+
+def test_worker_processes_read_the_same(folder):
+    alone = rows(data(folder, "predict", prompt_seconds=3).predict_dataloader())
+    assert str(rows(data(folder, "predict", prompt_seconds=3, num_workers=2).predict_dataloader())) == str(alone)
+
+
+@pytest.mark.parametrize("stage", ["validate", "predict"])
+def test_ranks_share_the_utterances_without_loss_or_repetition(folder, stage):
+    module = data(folder, stage, validation_split="test", batch_frames=1024)
+    found = []
+    for rank in range(3):
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=3)
+        loader = module.val_dataloader() if stage == "validate" else module.predict_dataloader()
+        found.append([name for batch in loader for name in batch.ids])
+        assert len(loader) == 2
+    assert sorted(sum(found, [])) == sorted(rows(data(folder, "predict").predict_dataloader()))  # noqa: RUF017
