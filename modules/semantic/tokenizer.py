@@ -72,6 +72,18 @@ class SemanticTokenizer(nn.Module):
         """Whether there is a codebook."""
         return bool(self.centroids.isfinite().all())
 
+    def require_codebook(self) -> None:
+        """Insist on a codebook.
+
+        Raises:
+            RuntimeError: There is none yet.
+        """
+        if not self.fitted:
+            raise RuntimeError(
+                "this semantic tokenizer has no codebook: fit one with `soundstorm fit -c "
+                "configs/semantic/<preset>.yaml` and load its folder with SemanticTokenizer.from_pretrained"
+            )
+
     def num_tokens(self, num_samples: int) -> int:
         """Number of tokens of audio of ``num_samples`` samples."""
         return -(-self.features.num_frames(num_samples) // self.pool)
@@ -109,11 +121,7 @@ class SemanticTokenizer(nn.Module):
         Raises:
             RuntimeError: There is no codebook yet.
         """
-        if not self.fitted:
-            raise RuntimeError(
-                "this semantic tokenizer has no codebook: fit one with `soundstorm fit -c "
-                "configs/semantic/<preset>.yaml` and load its folder with SemanticTokenizer.from_pretrained"
-            )
+        self.require_codebook()
         # In full precision whatever the trainer's: rounding moves frames to other clusters.
         with torch.autocast(standardized.device.type, enabled=False):
             frames, centroids = standardized.float(), self.centroids.float()
@@ -216,8 +224,7 @@ class SemanticTokenizer(nn.Module):
         Raises:
             RuntimeError: There is no codebook yet.
         """
-        if not self.fitted:
-            raise RuntimeError("a semantic tokenizer without codebook cannot be saved: fit it first")
+        self.require_codebook()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("mean", "std", "centroids")}

@@ -35,7 +35,7 @@ def align_tokens(
     token_rate: Rate,
     frame_rate: Rate,
     *,
-    name: str = "utterance",
+    name: str = "",
     max_drift: Rate = 2,
 ) -> Tensor:
     """Bring tokens to another frame rate by index, see :func:`aligned_indices`.
@@ -45,7 +45,7 @@ def align_tokens(
         num_frames: Number of frames T wanted.
         token_rate: Rate of ``tokens``, per second.
         frame_rate: Rate of the frames, per second.
-        name: What the tokens belong to, for the error.
+        name: What the tokens belong to, to begin the error with.
         max_drift: By how many frames the S tokens may be longer or shorter than the T frames.
 
     Returns:
@@ -58,7 +58,7 @@ def align_tokens(
     drift = num_tokens * Fraction(frame_rate) / Fraction(token_rate) - num_frames
     if abs(drift) > max_drift or (num_frames > 0 and num_tokens == 0):
         raise ValueError(
-            f"{name}: {num_tokens} semantic tokens at {float(token_rate):g}/s and {num_frames} codec frames at "
+            f"{name + ': ' if name else ''}{num_tokens} semantic tokens at {float(token_rate):g}/s and {num_frames} codec frames at "
             f"{float(frame_rate):g}/s drift apart by {abs(float(drift)):g} frames, more than {float(max_drift):g}"
         )
     indices = aligned_indices(num_tokens, num_frames, token_rate, frame_rate)

@@ -39,7 +39,12 @@ class Tokenization(LightningModule):
         self.max_drift = max(Fraction(2), 2 * self.frame_rate / features_rate)
 
     def card(self) -> dict[str, Any]:
-        """What the tokens mean: the fields of a token set's card."""
+        """What the tokens mean: the fields of a token set's card.
+
+        Raises:
+            RuntimeError: The semantic tokenizer has no codebook yet.
+        """
+        self.semantic.require_codebook()
         return {
             "codec": self.codec.identity(),
             "semantic": self.semantic.identity(),
@@ -57,11 +62,11 @@ class Tokenization(LightningModule):
             RuntimeError: There is nothing to fit, validate or test.
         """
         if stage != "predict":
-            self._refuse(stage)
+            self._refuse()
 
     def training_step(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to train; here so that :meth:`setup` gets to say so."""
-        self._refuse("fit")
+        self._refuse()
 
     def configure_optimizers(self) -> None:
         """Nothing to optimise."""
@@ -111,7 +116,6 @@ class Tokenization(LightningModule):
             codes.shape[-1],
             self.semantic.exact_frame_rate,
             self.frame_rate,
-            name=batch.ids[rows[0]],
             max_drift=self.max_drift,
         )
         return list(zip(aligned, codes, strict=True))
@@ -123,7 +127,5 @@ class Tokenization(LightningModule):
         resampled = soxr.resample(audio.cpu().numpy(), self.codec.sample_rate, self.semantic.sample_rate)
         return torch.from_numpy(resampled).to(audio)
 
-    def _refuse(self, stage: str) -> NoReturn:
-        raise RuntimeError(
-            f"tokenization has nothing to {stage}: run `soundstorm predict -c configs/tokenize/<preset>.yaml`"
-        )
+    def _refuse(self) -> NoReturn:
+        raise RuntimeError("tokenization can only predict: run `soundstorm predict -c configs/tokenize/<preset>.yaml`")
