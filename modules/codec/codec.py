@@ -45,7 +45,8 @@ class AudioCodec(nn.Module, ABC):
         """Turn codes into audio.
 
         Args:
-            codes: int64, shape ``[B, Q', T]`` with ``Q' <= num_quantizers``: leading levels alone are a coarser decoding.
+            codes: int64, shape ``[B, Q', T]`` with ``Q' <= num_quantizers``: leading levels alone decode
+                more coarsely.
 
         Returns:
             Audio at ``sample_rate``, float32, shape ``[B, T * hop_length]``.

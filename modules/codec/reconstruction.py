@@ -1,0 +1,32 @@
+"""The codec's own reconstruction as an acoustic generator: the ceiling of every table."""
+
+import lightning as L
+
+from modules.batches import GeneratedBatch, TokenBatch
+
+
+class CodecReconstruction(L.LightningModule):
+    """Hands on the true codes, so that ``generate`` decodes the best that any generator could make.
+
+    What the result has lost against the recordings, the codec has lost.
+    """
+
+    def predict_step(self, batch: TokenBatch, batch_idx: int) -> GeneratedBatch:
+        """Pass on the true codes.
+
+        Args:
+            batch: Tokens of recordings, codes ``[B, Q, T]``.
+            batch_idx: Number of the batch.
+
+        Returns:
+            The same codes as if generated without a prompt, seeds included.
+        """
+        return GeneratedBatch(
+            ids=batch.ids,
+            codes=batch.codes,
+            lengths=batch.lengths,
+            prompt_frames=batch.prompt_frames.new_zeros(batch.prompt_frames.shape),
+            seeds=batch.seeds,
+            speakers=batch.speakers,
+            texts=batch.texts,
+        )
