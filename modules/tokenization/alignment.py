@@ -58,8 +58,9 @@ def align_tokens(
     drift = num_tokens * Fraction(frame_rate) / Fraction(token_rate) - num_frames
     if abs(drift) > max_drift or (num_frames > 0 and num_tokens == 0):
         raise ValueError(
-            f"{name + ': ' if name else ''}{num_tokens} semantic tokens at {float(token_rate):g}/s and {num_frames} codec frames at "
-            f"{float(frame_rate):g}/s drift apart by {abs(float(drift)):g} frames, more than {float(max_drift):g}"
+            f"{name + ': ' if name else ''}{num_tokens} semantic tokens at {float(token_rate):g}/s and {num_frames} "
+            f"codec frames at {float(frame_rate):g}/s drift apart by {abs(float(drift)):g} frames, more than "
+            f"{float(max_drift):g}"
         )
     indices = aligned_indices(num_tokens, num_frames, token_rate, frame_rate)
     return tokens[..., torch.tensor(indices, dtype=torch.int64, device=tokens.device)]

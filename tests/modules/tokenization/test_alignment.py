@@ -64,7 +64,7 @@ def test_whole_multiples_repeat_every_token(num_tokens, factor):
 def test_indices_never_go_back_or_out_of_range(token_rate, num_frames):
     indices = aligned_indices(20, num_frames, token_rate, 50)
     assert indices == sorted(indices)
-    assert 0 <= indices[0]
+    assert indices[0] >= 0
     assert indices[-1] < 20
 
 
