@@ -24,6 +24,7 @@ class Selection:
         max_seconds: Utterances must be shorter than this: the paper's splits are [4, 10), [10, 20) and [20, 30.01) s.
         limit: At most this many, chosen by a hash of their ids: a smaller limit chooses among those of a larger one.
         ids: Only these.
+        held_out: Only the speakers that ``validation_speakers`` holds out of training.
     """
 
     split: str | list[str] = "test"
@@ -31,6 +32,7 @@ class Selection:
     max_seconds: float | None = None
     limit: int | None = None
     ids: list[str] | None = None
+    held_out: bool = False
 
 
 class UtteranceFilter:

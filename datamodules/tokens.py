@@ -1,6 +1,6 @@
 """Token sets as batches for training, validation and generation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -98,6 +98,10 @@ class TokenDataModule(LightningDataModule):
         self._train: TrainingWindows | None = None
         self._validation: WholeUtterances | None = None
         self._predict: WholeUtterances | None = None
+        self._predict_ids: list[str] = []
+        self._excluded: frozenset[str] = frozenset()
+        # Where few utterances are left of an interrupted prediction, some ranks have nothing to do.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @property
     def card(self) -> TokenSetCard:
@@ -135,6 +139,13 @@ class TokenDataModule(LightningDataModule):
         if stage in ("test", "predict") and self._predict is None:
             self._setup_prediction()
 
+    def exclude(self, ids: Collection[str]) -> None:
+        """Leave utterances out of the prediction loader made from now on, such as those generated already.
+
+        What is generated for the others stays the same.
+        """
+        self._excluded = frozenset(ids)
+
     def train_dataloader(self) -> ResumableDataLoader:
         """Give this rank's training batches; fixed and in order where the trainer overfits on a few batches."""
         overfit = self.trainer is not None and bool(getattr(self.trainer, "overfit_batches", 0))
@@ -146,13 +157,18 @@ class TokenDataModule(LightningDataModule):
 
     def test_dataloader(self) -> ResumableDataLoader:
         """Give this rank's test batches, longest first."""
-        return self._loader(self._predict)
+        return self._loader(self._predict, idle_ranks=True)
 
-    def predict_dataloader(self) -> ResumableDataLoader:
-        """Give this rank's batches to generate, longest first."""
-        return self._loader(self._predict)
+    def predict_dataloader(self) -> ResumableDataLoader | list[ResumableDataLoader]:
+        """Give this rank's batches to generate, longest first; none where all utterances are excluded."""
+        dataset = self._predict
+        if dataset is not None and self._excluded:
+            dataset = dataset.select(np.array([name not in self._excluded for name in self._predict_ids], dtype=bool))
+        return [] if dataset is not None and not len(dataset) else self._loader(dataset, idle_ranks=True)
 
-    def _loader(self, dataset: BucketDataset | None, shuffle: bool = False) -> ResumableDataLoader:
+    def _loader(
+        self, dataset: BucketDataset | None, *, shuffle: bool = False, idle_ranks: bool = False
+    ) -> ResumableDataLoader:
         assert dataset is not None, "setup() comes before the loaders"
         return make_loader(
             dataset,
@@ -162,6 +178,7 @@ class TokenDataModule(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             num_workers=self.num_workers,
+            idle_ranks=idle_ranks,
         )
 
     def _open(self, splits: Sequence[str], every_folder: bool = False) -> TokenStore:
@@ -216,6 +233,10 @@ class TokenDataModule(LightningDataModule):
 
     def _setup_prediction(self) -> None:
         chosen = UtteranceFilter(self._open(as_list(self.selection.split)), "predict")
+        if self.selection.held_out:
+            if not self.validation_speakers:
+                raise ValueError("predict.held_out asks for held-out speakers: set validation_speakers as in training")
+            chosen.keep(held_out(chosen.store, self.validation_speakers), "of the speakers trained on")
         chosen.choose(self.selection)
         prompt, least = self._frames(self.prompt_seconds), self._frames(MIN_TARGET_SECONDS)
         partners, targets = None, chosen.rows
@@ -235,6 +256,7 @@ class TokenDataModule(LightningDataModule):
         chosen.limit(self.selection.limit)
         chosen.insist()
         chosen.insist_unique()
+        self._predict_ids = chosen.take("id")
         rank_zero_info(chosen.summary())
         if partners is not None:
             partners = partners[np.isin(targets, chosen.rows)]
@@ -251,6 +273,7 @@ def make_loader(
     shuffle: bool,
     seed: int,
     num_workers: int,
+    idle_ranks: bool = False,
 ) -> ResumableDataLoader:
     """Make the loader of this rank's share of a dataset; of all of it where there is no trainer."""
     sampler = TokenBucketBatchSampler(
@@ -261,5 +284,6 @@ def make_loader(
         seed=seed,
         rank=trainer.global_rank if trainer is not None else 0,
         world_size=trainer.world_size if trainer is not None else 1,
+        idle_ranks=idle_ranks,
     )
     return ResumableDataLoader(sampler, num_workers=num_workers, pin_memory=torch.cuda.is_available())

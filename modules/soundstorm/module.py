@@ -137,14 +137,17 @@ class SoundStorm(LightningModule):
         self.prompted_prediction.update(*self.predict_masked(batch, prompt))
 
     def on_validation_epoch_end(self) -> None:
-        """Log what validation found, per condition and level."""
+        """Log what validation found, per condition and level.
+
+        The metrics have added up all ranks already; ``sync_dist`` only tells Lightning so.
+        """
         losses = []
         for name, metric in (("unprompted", self.unprompted_prediction), ("prompted", self.prompted_prediction)):
             values = metric.compute()
             metric.reset()
-            self.log_dict({f"val/{name}/{key}": value for key, value in values.items()})
+            self.log_dict({f"val/{name}/{key}": value for key, value in values.items()}, sync_dist=True)
             losses.append(values["loss"])
-        self.log("val/loss", torch.stack(losses).mean(), prog_bar=True)
+        self.log("val/loss", torch.stack(losses).mean(), prog_bar=True, sync_dist=True)
 
     def generate(self, batch: TokenBatch, schedule: DecodingSchedule | None = None) -> GeneratedBatch:
         """Generate codes for the semantic tokens of a batch, after the prompts it gives.

@@ -89,10 +89,10 @@ def test_a_small_model_learns_the_synthetic_language_and_decodes_it_consistently
     module = SoundStorm(
         small_network(),
         lambda groups: torch.optim.AdamW(groups, lr=4e-3, betas=(0.9, 0.98)),
-        lambda optimizer: WarmupCosine(optimizer, 20, 400, 0.05),
+        lambda optimizer: WarmupCosine(optimizer, 20, 500, 0.05),
     )
     data = SyntheticTokenDataModule(batch_frames=800, num_predict=6, num_speakers=4)
-    trainer = quiet_trainer(max_steps=400, max_epochs=-1, limit_val_batches=0)
+    trainer = quiet_trainer(max_steps=500, max_epochs=-1, limit_val_batches=0)
     trainer.fit(module, data)
     assert trainer.callback_metrics["train/loss"] < 0.8, "ln 64 = 4.2 is chance"
 

@@ -1,0 +1,186 @@
+"""Stages through the command line, and the traps of LightningCLI."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipeline.cli import main
+
+SIZES = {"num_quantizers": 2, "codebook_size": 16, "semantic_vocab_size": 8}
+EMA = {
+    "class_path": "lightning.pytorch.callbacks.WeightAveraging",
+    "init_args": {
+        "use_buffers": False,
+        "multi_avg_fn": {
+            "class_path": "torch.optim.swa_utils.get_ema_multi_avg_fn",
+            "init_args": {"decay": 0.9},
+        },
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A tiny run on synthetic tokens, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    logger = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": "runs", "name": "tiny", "version": ""},
+    }
+    checkpoint = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"save_last": True, "every_n_train_steps": 2},
+    }
+    content = {
+        "seed_everything": 0,
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_steps": 4,
+            "max_epochs": -1,
+            "limit_val_batches": 1,
+            "use_distributed_sampler": False,
+            "enable_progress_bar": False,
+            "gradient_clip_val": 1.0,
+            "default_root_dir": "runs",
+            "logger": logger,
+            "callbacks": [checkpoint],
+        },
+        "model": {
+            "class_path": "modules.soundstorm.SoundStorm",
+            "init_args": {
+                "network": {
+                    "class_path": "modules.soundstorm.SoundStormNetwork",
+                    "init_args": {"dim": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "dropout": 0.0, **SIZES},
+                },
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
+                "lr_scheduler": {"class_path": "modules.warmup.WarmupCosine", "init_args": {"warmup_steps": 2}},
+                "schedule": {
+                    "class_path": "modules.soundstorm.DecodingSchedule",
+                    "init_args": {"iterations": [4, 1]},
+                },
+            },
+        },
+        "data": {
+            "class_path": "datamodules.synthetic.SyntheticTokenDataModule",
+            "init_args": {
+                "num_train": 12,
+                "num_validation": 4,
+                "num_predict": 3,
+                "batch_frames": 400,
+                "max_seconds": 2.0,
+                **SIZES,
+            },
+        },
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def edit(path: Path, change) -> Path:
+    content = yaml.safe_load(path.read_text())
+    change(content)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_fit_validate_predict_and_the_record_beside_the_checkpoint(config):
+    main(["fit", "-c", str(config)])
+    last = Path("runs/tiny/checkpoints/last.ckpt")
+    assert last.exists()
+    record = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())
+    assert record["model"]["init_args"]["network"]["init_args"]["dim"] == 16
+    main(["validate", "-c", str(config), "--ckpt_path", str(last)])
+    main(["predict", "-c", str(config), "--ckpt_path", str(last)])
+
+
+def test_a_second_fit_into_the_same_folder_is_not_refused(config):
+    for _ in range(2):
+        main(["fit", "-c", str(config), "--trainer.max_steps", "1"])
+
+
+def test_a_checkpoint_never_overrides_the_command_line(config, monkeypatch):
+    from modules.soundstorm import SoundStorm
+
+    main(["fit", "-c", str(config)])
+    used = []
+    monkeypatch.setattr(
+        SoundStorm,
+        "predict_step",
+        lambda self, batch, batch_idx, dataloader_idx=0: used.append(self.schedule.iterations),
+    )
+    more = "--model.init_args.schedule.init_args.iterations=[9, 2]"
+    main(["predict", "-c", str(config), "--ckpt_path", "runs/tiny/checkpoints/last.ckpt", more])
+    assert {tuple(i) for i in used} == {(9, 2)}
+
+
+def test_a_checkpoint_holds_plain_values_only(config):
+    main(["fit", "-c", str(config)])
+    checkpoint = torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)
+    assert "hyper_parameters" not in checkpoint
+
+
+def test_every_epoch_has_an_order_of_its_own(config, monkeypatch):
+    from modules.soundstorm import SoundStorm
+
+    seen: dict[int, list[str]] = {}
+    plain = SoundStorm.training_step
+
+    def step(self, batch, batch_idx):
+        seen.setdefault(self.current_epoch, []).extend(zip(batch.ids, batch.seeds.tolist(), strict=True))
+        return plain(self, batch, batch_idx)
+
+    monkeypatch.setattr(SoundStorm, "training_step", step)
+    main(["fit", "-c", str(config), "--trainer.max_steps=-1", "--trainer.max_epochs=2"])
+    first, second = ([id_ for id_, _ in seen[epoch]] for epoch in (0, 1))
+    assert sorted(first) == sorted(second)
+    assert not {seed for _, seed in seen[0]} & {seed for _, seed in seen[1]}, "windows and masks must be drawn anew"
+
+
+def test_ema_weights_are_what_the_checkpoint_gives_to_later_stages(config):
+    edit(config, lambda c: c["trainer"]["callbacks"].append(EMA))
+    main(["fit", "-c", str(config)])
+    checkpoint = torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)
+    average, live = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert any(not torch.equal(average[name], live[name]) for name in average)
+    main(["predict", "-c", str(config), "--ckpt_path", "runs/tiny/checkpoints/last.ckpt"])
+
+
+def test_two_ranks_train_with_ema_as_one_rank_with_the_joint_batch(config, tmp_path):
+    """DDP with weight averaging runs, and its first steps are those of one process that sees both batches."""
+    edit(config, lambda c: c["trainer"]["callbacks"].extend([EMA, {"class_path": "ddp_gradients.Recorder"}]))
+    here = Path(__file__).parent
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipeline",
+            "fit",
+            "-c",
+            str(config),
+            "--trainer.devices=2",
+            "--trainer.strategy=ddp",
+            "--trainer.max_steps=2",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{here.parents[1]}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "gradients agree" in run.stdout
+
+
+def test_report_is_a_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--help"])
+    assert stop.value.code == 0
+    assert "results" in capsys.readouterr().out
