@@ -146,6 +146,8 @@ class TokenBucketBatchSampler(Sampler[BatchRequest]):
         seed: Of the order.
         rank: Of this process.
         world_size: Number of processes.
+        idle_ranks: Whether ranks may have nothing to do where there are fewer rows than ranks (not shuffled only; not
+            where ranks wait for one another, as in validation during training).
 
     Raises:
         ValueError: If there are fewer rows than processes, or an argument is out of range.
@@ -161,12 +163,13 @@ class TokenBucketBatchSampler(Sampler[BatchRequest]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        idle_ranks: bool = False,
     ) -> None:
         if batch_frames < 1 or bucket_frames < 1:
             raise ValueError(f"batch_frames ({batch_frames}) and bucket_frames ({bucket_frames}) must be at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size} processes")
-        if len(dataset) < world_size:
+        if len(dataset) < world_size and (shuffle or not idle_ranks):
             raise ValueError(
                 f"{len(dataset)} utterances cannot be spread over {world_size} processes: "
                 f"lower trainer.devices to {max(1, len(dataset))} or fewer"
@@ -187,7 +190,9 @@ class TokenBucketBatchSampler(Sampler[BatchRequest]):
 
     @property
     def num_batches(self) -> int:
-        """Batches per epoch over all ranks, a multiple of ``world_size``."""
+        """Batches per epoch over all ranks: a multiple of ``world_size``, but where ranks are idle."""
+        if len(self.dataset) < self.world_size:
+            return len(self.dataset)
         planned, ranks = self._planned_batches, self.world_size
         fewer, more = planned - planned % ranks, planned + -planned % ranks
         cut = fewer if self.shuffle else 0
@@ -199,7 +204,7 @@ class TokenBucketBatchSampler(Sampler[BatchRequest]):
 
     def __len__(self) -> int:
         """Count the batches of this rank in every epoch."""
-        return self.num_batches // self.world_size
+        return len(range(self.rank, self.num_batches, self.world_size))
 
     def __iter__(self) -> Iterator[BatchRequest]:
         """Go through this rank's batches of the epoch chosen."""
@@ -223,7 +228,8 @@ class TokenBucketBatchSampler(Sampler[BatchRequest]):
             turn = np.argsort(mix(self.seed, _BATCH_STREAM, epoch, turn), kind="stable")[: self.num_batches]
         else:
             turn = turn[::-1]
-        stop = self.num_batches - (self.num_batches - start) % self.world_size
+        # Where a run goes on with another number of ranks, what is left may not be a multiple of it.
+        stop = self.num_batches - (self.num_batches - start) % self.world_size if self.shuffle else self.num_batches
         for batch in turn[start + self.rank : stop : self.world_size]:
             first = firsts[batch]
             yield BatchRequest(epoch, rows[first : first + packing.sizes[batch]], int(packing.widths[batch]))

@@ -1,6 +1,6 @@
 """What training and evaluation see of an utterance: random windows, or the whole of it with a prompt."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -121,6 +121,12 @@ class WholeUtterances:
     def __len__(self) -> int:
         """Count the utterances."""
         return len(self.rows)
+
+    def select(self, kept: np.ndarray) -> Self:
+        """Keep some of the utterances, bool ``[N]``; what is made of them stays the same."""
+        rows = self.prompts.rows
+        prompts = Prompts(self.prompts.frames[kept], None if rows is None else rows[kept])
+        return type(self)(self.source, self.rows[kept], prompts, max_frames=self.max_frames, seed=self.seed)
 
     def frames(self, epoch: int) -> np.ndarray:
         """Give the lengths of all utterances, prompts of others included, ``[N]``; every epoch is the same."""

@@ -214,6 +214,11 @@ def test_fewer_utterances_than_ranks_are_refused():
         TokenBucketBatchSampler(Lengths([5, 5]), 100, world_size=3)
 
 
+def test_ranks_may_be_idle_where_they_do_not_wait_for_one_another():
+    ranks = shards(Lengths([5, 6]), 3, shuffle=False, idle_ranks=True)
+    assert [rows_of(batches) for batches in ranks] == [[1], [0], []]
+
+
 @pytest.mark.parametrize("options", [{"batch_frames": 0}, {"batch_frames": 10, "bucket_frames": 0}])
 def test_empty_budgets_are_refused(options):
     with pytest.raises(ValueError, match="must be at least 1"):

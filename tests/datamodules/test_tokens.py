@@ -281,6 +281,20 @@ def test_several_sets_and_splits_are_one(folder, tmp_path):
     assert found["x-1"]["speaker"] == "xi"
 
 
+@pytest.mark.parametrize("source", ["same", "other"])
+def test_what_is_generated_already_can_be_excluded(folder, source):
+    options = {"prompt_seconds": 3, "prompt_source": source, "predict": Selection(limit=3)}
+    module = data(folder, "predict", **options)
+    everything = rows(module.predict_dataloader())
+    done = sorted(everything)[:2]
+    module.exclude(done)
+    assert str(rows(module.predict_dataloader())) == str(
+        {name: row for name, row in everything.items() if name not in done}
+    )
+    module.exclude(everything)
+    assert module.predict_dataloader() == []
+
+
 def refused(error, match, stage, folder, **options):
     with pytest.raises(error, match=match):
         data(folder, stage, **options)
