@@ -2,8 +2,8 @@
 
 from os import PathLike
 
-import lightning as L
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from modules.batches import AudioBatch
@@ -11,7 +11,7 @@ from modules.codec.lyra import LyraNetworks
 from modules.codec.residual_vq import fit_residual_vq
 
 
-class LyraQuantizerFitting(L.LightningModule):
+class LyraQuantizerFitting(LightningModule):
     """Collects latents of Lyra for one epoch of audio, then fits codebooks to them by residual k-means.
 
     There is nothing to optimise by gradients and nothing in the checkpoint: the result is the file ``output``, for

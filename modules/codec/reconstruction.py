@@ -1,11 +1,11 @@
 """The codec's own reconstruction as an acoustic generator: the ceiling of every table."""
 
-import lightning as L
+from lightning.pytorch import LightningModule
 
 from modules.batches import GeneratedBatch, TokenBatch
 
 
-class CodecReconstruction(L.LightningModule):
+class CodecReconstruction(LightningModule):
     """Hands on the true codes, so that ``generate`` decodes the best that any generator could make.
 
     What the result has lost against the recordings, the codec has lost.
