@@ -129,5 +129,7 @@ def _open(file: Path | BytesIO) -> soundfile.SoundFile:
 
 
 def _one_line(error: Exception) -> str:
-    # The name of the file stands beside the reason already; a soundfile error would repeat it as an object's address.
-    return " ".join(getattr(error, "error_string", str(error)).split())
+    if isinstance(error, soundfile.LibsndfileError):
+        # Its text would name the file again, and content in memory as an object at an address.
+        return error.error_string.strip() or f"libsndfile error {error.code}: damaged or cut off"
+    return " ".join(str(error).split())

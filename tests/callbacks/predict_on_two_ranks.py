@@ -1,4 +1,4 @@
-"""Tokenize a folder on two gloo ranks: run by test_token_writer.py, and by Lightning once more for the second rank."""
+"""Tokenize a folder on two gloo ranks: run by test_token_writer.py in a process that can be forked safely."""
 
 import sys
 
@@ -37,13 +37,13 @@ def predict(speech, output, model=None, data=None, devices=1, shard_rows=2, **op
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        strategy="ddp_fork" if devices > 1 else "auto",
         callbacks=[writer],
         logger=False,
         enable_progress_bar=False,
     )
     data = data or AudioDataModule(AudioFolder(str(speech)), batch_size=2)
-    return trainer.predict(model or Ramp(), datamodule=data, return_predictions=True)
+    return trainer.predict(model or Ramp(), datamodule=data, return_predictions=devices == 1)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def test_two_ranks_write_every_id_once_and_finish_what_was_begun(speech, tmp_pat
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     for name in ("new", "begun"):

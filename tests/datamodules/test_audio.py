@@ -87,12 +87,14 @@ def test_held_out_speakers_are_not_trained_on(speech):
     assert not {id[0] for id in trained} & {id[0] for id in held_out}
 
 
-def test_utterances_are_held_out_where_there_is_one_speaker(tmp_path):
+@pytest.mark.parametrize("speaker_level", [None, 1])
+def test_utterances_are_held_out_where_there_is_one_speaker_or_none_is_known(tmp_path, speaker_level):
     for number in range(10):
-        write(tmp_path / f"{number}.wav")
-    data = AudioDataModule(AudioFolder(str(tmp_path)), validation_fraction=0.2)
+        write(tmp_path / "ann" / f"{number}.wav")
+    source = AudioFolder(str(tmp_path), speaker_level)
+    data = AudioDataModule(source, validation_fraction=0.2)
     assert (len(ids(data.train_dataloader())), len(ids(data.val_dataloader()))) == (8, 2)
-    assert AudioDataModule(AudioFolder(str(tmp_path))).val_dataloader() == []
+    assert AudioDataModule(source).val_dataloader() == []
 
 
 def test_fit_without_held_out_speakers_has_no_validation(speech):

@@ -92,10 +92,10 @@ def write_unusable(folder, kind):
         soundfile.write(file, tone(0.09), 16000)
     elif kind == "long":
         soundfile.write(file, np.tile(tone(1, 1000), 61), 1000)
-    elif kind == "cut-off":
-        file = folder / "cut-off.flac"
+    elif kind in ("cut-off.flac", "cut-off.mp3"):
+        file = folder / kind
         soundfile.write(file, np.random.default_rng(0).uniform(-0.5, 0.5, 32000), 16000)
-        file.write_bytes(file.read_bytes()[:20000])
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     return file
 
 
@@ -112,7 +112,8 @@ def write_unusable(folder, kind):
         ("silent", "silent"),
         ("short", "0.090 s, shorter than min_seconds = 0.1"),
         ("long", "61.0 s, longer than max_seconds = 60; set segment_seconds"),
-        ("cut-off", "cut off|cannot be decoded"),
+        ("cut-off.flac", r"cannot be decoded \(.{9}"),
+        ("cut-off.mp3", "is cut off: 0.9. of 2.00 s are there"),
     ],
 )
 def test_unusable_audio_is_refused_with_the_reason_on_one_line(tmp_path, kind, reason):
