@@ -8,7 +8,8 @@ minutes on two cores:
     python datamodules/demo_speech/make_corpus.py KOKORO_FOLDER --jobs 2
 
 A clip is kept when the manifest already lists it with the same text, and made anew otherwise, so after an edit of
-`texts.csv` only the sentences that changed are spoken. The synthesis is deterministic on one machine and model file.
+`texts.csv` only the sentences that changed are spoken; delete the manifest to speak all of them again. The synthesis is
+deterministic on one machine and model file.
 """
 
 import argparse
@@ -34,14 +35,14 @@ EVERYBODY = "*"
 VOICES = {
     "ada": "af_heart",
     "bram": "am_michael",
-    "cora": "af_bella",
+    "cora": "af_aoede",
     "dov": "am_fenrir",
     "esme": "af_kore",
-    "finn": "am_puck",
+    "finn": "am_liam",
     "gwen": "af_sarah",
     "hugh": "bm_george",
     "ivy": "bf_emma",
-    "jude": "bm_fable",
+    "jude": "bm_daniel",
     "kate": "bf_isabella",
     "luke": "bm_lewis",
 }
@@ -133,7 +134,7 @@ def single_file(folder: Path, *patterns: str) -> Path:
 
 
 def trim_silence(
-    audio: np.ndarray, sample_rate: int, margin_seconds: float = 0.12, threshold_db: float = -42.0
+    audio: np.ndarray, sample_rate: int, margin_seconds: float = 0.12, threshold_db: float = -38.0
 ) -> np.ndarray:
     """Cut the silence at both ends down to a margin and fade the new edges.
 
@@ -264,6 +265,8 @@ def make_corpus(kokoro: Path, folder: Path, bits_per_second: float, jobs: int) -
         for count, future in enumerate(futures, start=1):
             row = future.result()
             rows[row["path"]] = row
+            # After every clip, so that an interrupted run goes on where it stopped.
+            write_manifest(manifest, [rows[clip.path] for clip in clips if clip.path in rows])
             print(f"{count}/{len(missing)} {row['path']} {row['seconds']} s", flush=True)
     for stale in set((folder / "audio").iterdir()) - {folder / clip.path for clip in clips}:
         stale.unlink()
