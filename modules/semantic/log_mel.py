@@ -34,8 +34,8 @@ class LogMelFeatures(SpeechFeatures):
         sample_rate: int = 16_000,
         hop_length: int = 320,
         window_length: int = 640,
-        num_mels: int = 40,
-        context: int = 2,
+        num_mels: int = 24,
+        context: int = 3,
         normalize: bool = True,
     ) -> None:
         super().__init__()
