@@ -124,9 +124,7 @@ class SyntheticSpeech:
         """Say who speaks utterance ``number``."""
         return int(mix(self.seed, _SPEAKER_STREAM, number)[0] % np.uint64(self.num_speakers))
 
-    def speakers_heard(
-        self, codes: npt.NDArray[np.integer], semantic: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.int64]:
+    def speakers_heard(self, codes: npt.ArrayLike, semantic: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Recover from level 0 which speaker each frame speaks with.
 
         Args:
@@ -139,7 +137,7 @@ class SyntheticSpeech:
         classes, speakers = np.divmod(np.asarray(codes)[0].astype(np.int64), self.num_speakers)
         return np.where(classes == self._tables.classes[np.asarray(semantic)], speakers, -1)
 
-    def speaker_consistency(self, codes: npt.NDArray[np.integer], semantic: npt.NDArray[np.integer]) -> float:
+    def speaker_consistency(self, codes: npt.ArrayLike, semantic: npt.ArrayLike) -> float:
         """Say how consistent an utterance is with itself.
 
         Args:
@@ -154,7 +152,7 @@ class SyntheticSpeech:
         counts = np.bincount(heard[heard >= 0], minlength=self.num_speakers)
         return float(counts.max() / len(heard))
 
-    def level_agreement(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    def level_agreement(self, codes: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Say how well each finer level follows: the class of the level above it, the speaker of level 0.
 
         Args:
