@@ -1,5 +1,6 @@
 """The command line: one LightningCLI for every stage, and the report."""
 
+import os
 import sys
 
 from jsonargparse import auto_cli
@@ -7,21 +8,19 @@ from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
 
-def main(args: ArgsType = None) -> None:
-    """Run ``fit``, ``validate``, ``test``, ``predict`` or ``report``.
+def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
+    """Parse a stage's configuration, build what it names, and run it.
 
     Each stage is another pair of LightningModule and LightningDataModule, chosen by the ``class_path`` in its YAML.
 
     Args:
         args: Command-line arguments; those of the process if None.
-    """
-    arguments = sys.argv[1:] if args is None else args
-    if isinstance(arguments, list) and arguments[:1] == ["report"]:
-        from pipeline.report import report  # plotting takes long to import, and no other command plots
+        run: Whether ``args`` begin with a subcommand, which is run; otherwise everything is built and nothing run.
 
-        auto_cli(report, args=arguments[1:])
-        return
-    LightningCLI(
+    Returns:
+        The command line with the trainer, model and datamodule it built.
+    """
+    return LightningCLI(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -31,5 +30,34 @@ def main(args: ArgsType = None) -> None:
         load_from_checkpoint_support=False,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
+        run=run,
         args=args,
     )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``fit``, ``validate``, ``test``, ``predict`` or ``report``.
+
+    Args:
+        args: Command-line arguments; those of the process if None.
+    """
+    arguments = sys.argv[1:] if args is None else args
+    if arguments[:1] == ["report"]:
+        from pipeline.report import report  # plotting takes long to import, and no other command plots
+
+        auto_cli(report, args=arguments[1:])
+    else:
+        make_cli(args)
+
+
+def console() -> None:
+    """Run :func:`main` for the console script: what is wrong with the input is said in a line, not in a traceback."""
+    try:
+        main()
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("SOUNDSTORM_DEBUG"):
+            raise
+        # What a constructor found wrong comes wrapped in the parser's list of all types that it tried.
+        while isinstance(error.__cause__, (ValueError, TypeError, OSError)):
+            error = error.__cause__
+        sys.exit(f"soundstorm: {error}\n(SOUNDSTORM_DEBUG=1 shows where)")
