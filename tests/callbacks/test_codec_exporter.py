@@ -1,3 +1,5 @@
+"""Publishing the codec at the end of fit and of validate."""
+
 import lightning as L
 import pytest
 import torch
@@ -7,6 +9,8 @@ from callbacks.codec_exporter import CodecExporter
 
 
 class Codec(torch.nn.Module):
+    """Remembers how it was saved."""
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
@@ -17,6 +21,8 @@ class Codec(torch.nn.Module):
 
 
 class Model(L.LightningModule):
+    """Adds 1 to the weight of its codec at every step."""
+
     def __init__(self, codec) -> None:
         super().__init__()
         self.codec = codec

@@ -1,3 +1,5 @@
+"""Random crops of speech: determinism, held-out speakers, augmentation."""
+
 import csv
 import json
 

@@ -1,3 +1,5 @@
+"""The codec: lengths, independence of rows, published folders."""
+
 import pytest
 import torch
 import yaml

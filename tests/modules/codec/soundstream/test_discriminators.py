@@ -1,3 +1,5 @@
+"""Discriminators: verdicts and gradients."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Losses: what they notice and what they ignore."""
+
 import pytest
 import torch
 

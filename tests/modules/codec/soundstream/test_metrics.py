@@ -1,3 +1,5 @@
+"""Codebook usage."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Encoders and decoders: shapes, causality, gradients."""
+
 import pytest
 import torch
 

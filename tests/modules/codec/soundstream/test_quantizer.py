@@ -1,3 +1,5 @@
+"""The residual vector quantiser: codes, starts, updates, dropped levels."""
+
 import pytest
 import torch
 

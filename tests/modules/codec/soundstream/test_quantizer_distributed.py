@@ -1,3 +1,5 @@
+"""The quantiser under DDP."""
+
 import torch
 from torch import distributed as dist
 from torch import multiprocessing

@@ -1,3 +1,5 @@
+"""Training of the codec through the trainer."""
+
 from functools import partial
 
 import lightning as L
