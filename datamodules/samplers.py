@@ -158,7 +158,7 @@ class TokenBucketBatchSampler(Sampler[BatchRequest]):
         dataset: BucketDataset,
         batch_frames: int,
         *,
-        bucket_frames: int = 64,
+        bucket_frames: int = 48,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,

@@ -57,7 +57,7 @@ class SyntheticTokenDataModule(LightningDataModule):
         max_seconds: float = 4.0,
         frame_rate: float = 50.0,
         batch_frames: int = 2000,
-        bucket_frames: int = 64,
+        bucket_frames: int = 48,
         prompt_seconds: float = 0.0,
         seed: int = 0,
         num_workers: int = 0,

@@ -36,7 +36,11 @@ def fit(folder, *callbacks, ckpt_path=None):
         enable_model_summary=False,
     )
     model = Dice()
-    trainer.fit(model, SyntheticTokenDataModule(num_train=12, max_seconds=2, batch_frames=500), ckpt_path=ckpt_path)
+    trainer.fit(
+        model,
+        SyntheticTokenDataModule(num_train=12, max_seconds=2, batch_frames=500, bucket_frames=64),
+        ckpt_path=ckpt_path,
+    )
     return model.thrown
 
 

@@ -56,7 +56,10 @@ def fit(folder, callback, **options):
         **options,
     )
     model = Idle()
-    trainer.fit(model, SyntheticTokenDataModule(num_train=12, num_validation=4, max_seconds=2, batch_frames=500))
+    trainer.fit(
+        model,
+        SyntheticTokenDataModule(num_train=12, num_validation=4, max_seconds=2, batch_frames=500, bucket_frames=64),
+    )
     assert trainer.logger is not None
     trainer.logger.save()
     lines = (folder / "metrics.csv").read_text().splitlines()

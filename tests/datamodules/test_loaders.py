@@ -34,7 +34,7 @@ class Recorder(LightningModule):
 
 def synthetic(num_workers=0):
     return SyntheticTokenDataModule(
-        num_train=12, num_validation=4, max_seconds=2, batch_frames=500, num_workers=num_workers
+        num_train=12, num_validation=4, max_seconds=2, batch_frames=500, bucket_frames=64, num_workers=num_workers
     )
 
 
@@ -126,7 +126,7 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(tmp_path):
 
 
 def loader():
-    sampler = TokenBucketBatchSampler(synthetic()._train, 500)
+    sampler = TokenBucketBatchSampler(synthetic()._train, 500, bucket_frames=64)
     return ResumableDataLoader(sampler)
 
 
@@ -165,7 +165,7 @@ def test_another_epoch_than_the_one_saved_starts_at_its_beginning():
 
 
 def test_the_position_counts_the_batches_of_all_ranks():
-    sampler = TokenBucketBatchSampler(synthetic()._train, 500, rank=1, world_size=2)
+    sampler = TokenBucketBatchSampler(synthetic()._train, 500, bucket_frames=64, rank=1, world_size=2)
     batches = ResumableDataLoader(sampler)
     iterator = iter(batches)
     next(iterator)

@@ -89,7 +89,7 @@ def test_batches_keep_the_budget_and_fit_their_rows(lengths, shuffle, epoch):
     dataset = Lengths(lengths, redraw=True)
     for batch in shards(dataset, 1, epoch, shuffle=shuffle)[0]:
         longest = dataset.frames(batch.epoch)[batch.rows].max()
-        assert batch.width % 64 == 0
+        assert batch.width % 48 == 0
         assert batch.width >= longest
         assert len(batch.rows) == 1 or len(batch.rows) * batch.width <= 500
 

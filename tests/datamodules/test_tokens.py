@@ -9,6 +9,7 @@ import torch
 
 from datamodules.selection import Selection
 from datamodules.token_set import TokenSetCard, TokenSetWriter
+from datamodules.token_windows import TrainingWindows
 from datamodules.tokens import TokenDataModule
 
 RATE, Q = 50, 3
@@ -137,6 +138,15 @@ def test_window_lengths_follow_the_uniform_law_with_its_floor(folder):
     assert (starts >= 0).all()
     assert (starts + lengths <= 9000).all()
     assert (starts / (9000 - lengths)).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_windows_of_a_large_set_are_padded_by_less_than_five_percent():
+    lengths = np.random.default_rng(0).integers(50, 1500, 30_000).astype(np.int32)
+    source: Any = SimpleNamespace(frames=lengths)
+    windows = TrainingWindows(source, np.arange(30_000), min_frames=50, max_frames=1500, seed=0)
+    sampler = TokenDataModule("anywhere")._loader(windows, shuffle=True).batch_sampler
+    padded = sum(len(request.rows) * request.width for request in sampler)
+    assert 0 < 1 - windows.frames(0).sum() / padded <= 0.05
 
 
 def test_windows_and_seeds_follow_from_seed_and_epoch_alone(folder):
