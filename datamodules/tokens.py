@@ -117,11 +117,18 @@ class TokenDataModule(LightningDataModule):
         return self._card
 
     def prepare_data(self) -> None:
-        """Make the memory-mappable copies, in one process per node."""
-        wanted = {*self.train_split, *as_list(self.selection.split), self.validation_split}
+        """Make the memory-mappable copies of the splits that the trainer is about to use, in one process per node."""
+        stage = str(self.trainer.state.fn.value) if self.trainer is not None and self.trainer.state.fn else None
+        wanted: set[str] = set()
+        if stage in (None, "fit", "validate"):
+            wanted.update([str(self.validation_split)] if self._has_validation_split() else self.train_split)
+        if stage in (None, "fit"):
+            wanted.update(self.train_split)
+        if stage in (None, "test", "predict"):
+            wanted.update(as_list(self.selection.split))
         for folder in self.token_sets:
             for split in wanted.intersection(split_names(folder)):
-                open_token_set(folder, str(split), cache_dir=self.cache_dir)
+                open_token_set(folder, split, cache_dir=self.cache_dir)
 
     def setup(self, stage: str) -> None:
         """Open what the stage needs.

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.selection import Selection
 from datamodules.token_set import TokenSetCard, TokenSetWriter
@@ -105,6 +107,25 @@ def test_batches_have_the_shapes_and_types_that_models_expect(folder):
         assert not batch.semantic[padding].any()
         assert not batch.codes.transpose(1, 2)[padding].any()
         assert (batch.prompt_frames == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "opened"),
+    [
+        ("fit", {"validation_split": "test"}, {"train", "test"}),
+        ("validate", {"validation_split": "test"}, {"test"}),
+        ("validate", {"validation_speakers": 0.2}, {"train"}),
+        ("predict", {}, {"test"}),
+    ],
+)
+def test_only_the_splits_in_use_are_copied(folder, monkeypatch, stage, options, opened):
+    seen = set()
+    monkeypatch.setattr("datamodules.tokens.open_token_set", lambda folder, split, **_: seen.add(split))
+    module = TokenDataModule(folder, **options)
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.trainer.state.fn = TrainerFn(stage)
+    module.prepare_data()
+    assert seen == opened
 
 
 def test_the_card_is_there_before_anything_is_opened(folder):
