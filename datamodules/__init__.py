@@ -1,0 +1,1 @@
+"""What the stages read: audio, token sets, generated audio."""

@@ -1,0 +1,1 @@
+"""The systems, each a package, and what they share."""

@@ -1,5 +1,7 @@
 """The decoder is the paper's: read from its trace, and replayed against the plain network."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,7 +64,7 @@ def test_each_target_token_is_fixed_exactly_once(decoded):
     for level in range(4):
         times = sum(p.fixed.int() for p in trace if p.level == level)
         assert torch.equal(times, target.int())
-    for before, after in zip(trace[:15], trace[1:16], strict=True):
+    for before, after in itertools.pairwise(trace[:16]):
         assert torch.equal(after.masked, before.masked & ~before.fixed), "what is fixed stays fixed"
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from lightning import Trainer
@@ -77,7 +79,10 @@ def test_loss_of_a_batch_is_the_token_weighted_mean_of_its_rows():
     module = SoundStorm(small_network()).eval()
     rows = [batch()._replace(seeds=torch.full((3,), s)) for s in (1, 2)]
     parts = [module.predict_masked(r, None) for r in rows]
-    joint = TokenBatch(*(sum(pair, []) if isinstance(pair[0], list) else torch.cat(pair) for pair in zip(*rows)))  # noqa: B905
+    first, second = rows
+    joint = TokenBatch(
+        *(a + b if isinstance(a, list) else torch.cat((a, b)) for a, b in zip(first, second, strict=True))
+    )
     logits, target, _ = module.predict_masked(joint, None)
     whole = torch.nn.functional.cross_entropy(logits, target)
     total = sum(torch.nn.functional.cross_entropy(x, t, reduction="sum") for x, t, _ in parts)
@@ -205,5 +210,5 @@ def test_warmup_rises_then_falls_to_its_share():
         schedule.step()
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
-    assert all(a >= b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[3:]))
     assert rates[10] == pytest.approx(0.1)
