@@ -2,8 +2,9 @@
 
 import os
 import sys
+from pathlib import Path
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
@@ -45,7 +46,10 @@ def main(args: list[str] | None = None) -> None:
     if arguments[:1] == ["report"]:
         from pipeline.report import report  # plotting takes long to import, and no other command plots
 
-        auto_cli(report, args=arguments[1:])
+        parser = ArgumentParser(prog="soundstorm report", description="Turn results into a table, figures and a page.")
+        parser.add_argument("results", nargs="+", type=Path, help="Folders that `soundstorm test` wrote.")
+        parser.add_function_arguments(report, skip={"results"})
+        report(**vars(parser.parse_args(arguments[1:])))
     else:
         make_cli(args)
 
