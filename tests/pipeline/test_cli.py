@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline.cli import main
+from pipeline.cli import console, main
 
 SIZES = {"num_quantizers": 2, "codebook_size": 16, "semantic_vocab_size": 8}
 EMA = {
@@ -184,3 +184,22 @@ def test_report_is_a_command(capsys):
         main(["report", "--help"])
     assert stop.value.code == 0
     assert "results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--data=datamodules.tokens.TokenDataModule", "--data.init_args.token_sets=nowhere"], "nowhere"),
+        (["--model.init_args.network.init_args.codebook_size=99"], "token set has codebook_size=16, the network"),
+        (["--model.init_args.schedule.init_args.temperature=-1"], "temperature=-1.0 must be positive"),
+    ],
+)
+def test_what_is_wrong_with_the_input_is_said_without_a_traceback(config, monkeypatch, capsys, arguments, named):
+    monkeypatch.setattr(sys, "argv", ["soundstorm", "fit", "-c", str(config), *arguments])
+    monkeypatch.delenv("SOUNDSTORM_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        console()
+    assert named in f"{stop.value.code} {capsys.readouterr().err}"
+    monkeypatch.setenv("SOUNDSTORM_DEBUG", "1")
+    with pytest.raises((ValueError, OSError, SystemExit)):
+        console()

@@ -1,0 +1,255 @@
+"""The report, from fabricated results."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from lightning.pytorch import Trainer
+
+from modules.evaluation import AcousticConsistency, Dnsmos, SpeakerSimilarity, WordErrors, XVectorEmbedding
+from modules.evaluation.recognition import WhisperRecognizer
+from pipeline.report import report
+from pipeline.report_writer import ReportWriter
+from pipeline.results import read_results
+from pipeline.table import confidence_interval, make_sections, published_csv, published_lines
+
+PUBLISHED = {  # Table 1 of the paper, as printed there: short, mid, long
+    ("prompted", "soundstorm", "wer"): (2.99, 2.43, 3.36),
+    ("unprompted", "soundstorm", "cer"): (1.39, 0.89, 1.29),
+    ("prompted", "audiolm", "voice"): (0.46, 0.48, 0.48),
+    ("reference", "original_soundstream_rec", "consistency"): (0.97, 0.95, 0.93),
+    ("unprompted", "audiolm", "quality"): (3.93, 4.04, 4.08),
+}
+
+
+def scorers():
+    voice = XVectorEmbedding("no/model")
+    return [WordErrors(WhisperRecognizer("no/model")), SpeakerSimilarity(voice), AcousticConsistency(voice), Dnsmos()]
+
+
+def result(id, system, condition, split, *, errors, words=10, sim=None, curve=None, revision="1", **values):
+    scores = {"wer": {"word_errors": errors, "words": words, "wer": errors / words, "transcript": f"heard {id}"}}
+    scores["wer"] |= {"character_errors": errors, "characters": 5 * words, "cer": errors / 5 / words}
+    if sim is not None:
+        scores["voice"] = {"sim_o": sim}
+    if curve:
+        scores["consistency"] = {"curve": curve, "mean": sum(curve) / len(curve), "drift": curve[0] - curve[-1]}
+    return {
+        "id": id, "split": split, "condition": condition, "system": system, "speaker": "ann", "text": f"text {id}",
+        "seconds": 5.0, "prompt_seconds": 3.0, "own_prompt": True, "seed": 1, "scores": scores, "problems": {},
+        "revisions": {"wer": f"asr@{revision}", "voice": "xv@1"}, "normalizers": {}, "clip": None,
+    } | values  # fmt: skip
+
+
+def write(folder, rows, absent=("dnsmos",), data=None, rejected=()):
+    folder.mkdir(exist_ok=True)
+    run = {
+        "scorers": [
+            {
+                "name": scorer.name,
+                "class": type(scorer).__name__,
+                "identity": None if scorer.name in absent else {"name": scorer.name, "revision": "1"},
+                "measures": [measure.as_dict() for measure in scorer.measures],
+            }
+            for scorer in scorers()
+        ],
+        "absent": [{"name": name, "reason": f"{name} is not installed", "remedy": "pip install it"} for name in absent],
+        "rows": [],
+        "data": data or {},
+        "rejected": list(rejected),
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path):
+    rows = [
+        result("a", "original", "reference", "short", errors=0, words=1, sim=0.9, curve=[0.9, 0.8]),
+        result("b", "original", "reference", "short", errors=1, words=9, sim=0.7, curve=[0.9, 0.7]),
+        result("c", "original", "reference", "long", errors=3, words=10, sim=0.5, curve=[0.9] * 8),
+        result("a", "soundstorm", "prompted", "short", errors=1, words=1, sim=0.6, curve=[0.8, 0.5]),
+        result("b", "soundstorm", "prompted", "short", errors=1, words=9, sim=None),
+        result("c", "soundstorm", "prompted", "long", errors=0, words=10, sim=0.4, curve=[0.9] * 7 + [0.1]),
+    ]
+    rows[4]["scores"]["voice"] = {"sim_o": None}
+    rows[4]["problems"] = {"voice/sim_o": "audio after the prompt shorter than 0.5 s"}
+    rows[3]["scores"]["wer"]["transcript"] = "<script>"
+    return write(
+        tmp_path / "results",
+        rows,
+        data={"missing in prompted: left out of every row": ["x", "y"]},
+        rejected=[{"id": "z", "path": "z.wav", "reason": "is empty: 0 bytes"}],
+    )
+
+
+def table(folder):
+    rows = csv.DictReader(io.StringIO((folder / "table.csv").read_text()))
+    return {(r["source"], r["condition"], r["system"], r["measure"], r["split"]): r for r in rows}
+
+
+def test_the_published_numbers_are_the_papers():
+    for (condition, system, metric), values in PUBLISHED.items():
+        lines = {(line.row.condition, line.row.system): line for line in published_lines(metric)}
+        cells = lines[condition, system].cells
+        assert tuple(cells[split].value for split in ("short", "mid", "long")) == values
+    assert len(published_csv().splitlines()) == 1 + 57
+
+
+def test_cells_hold_corpus_level_ratios_of_their_split(tmp_path, results):
+    report([results], tmp_path / "report")
+    cells = table(tmp_path / "report")
+
+    def value(*key):
+        return float(cells["measured", *key]["value"])
+
+    assert value("reference", "original", "wer", "short") == pytest.approx(100 * 1 / 10)
+    assert value("reference", "original", "wer", "all") == pytest.approx(100 * 4 / 20)
+    assert value("reference", "original", "wer/wer_mean", "all") == pytest.approx(
+        100 * (0 + 1 / 9 + 3 / 10) / 3, rel=1e-5
+    )
+    assert value("prompted", "soundstorm", "wer", "short") == pytest.approx(20)
+    assert value("reference", "original", "voice/sim_o", "all") == pytest.approx(0.7)
+    assert value("prompted", "soundstorm", "consistency/drift", "long") == pytest.approx(0.8)
+    assert cells["measured", "reference", "original", "wer", "short"]["clips"] == "2"
+    assert ("measured", "reference", "original", "wer", "mid") not in cells
+
+
+def test_what_has_no_score_is_counted_and_left_out(tmp_path, results):
+    report([results], tmp_path / "report")
+    cell = table(tmp_path / "report")["measured", "prompted", "soundstorm", "voice/sim_o", "short"]
+    assert (float(cell["value"]), cell["clips"], cell["missing"]) == (0.6, "1", "1")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "n=1 (1 missing)" in text
+    assert "Voice (SIM-o), SoundStorm, prompted: 1 × audio after the prompt shorter than 0.5 s: b" in text
+    assert "2 utterances missing in prompted: left out of every row: x, y" in text
+    assert "z was left out: is empty: 0 bytes" in text
+
+
+def test_published_rows_are_marked_and_unchanged(tmp_path, results):
+    report([results], tmp_path / "report")
+    cells = table(tmp_path / "report")
+    for (condition, system, metric), values in PUBLISHED.items():
+        measure = {"voice": "voice/sim_o"}.get(metric, metric)
+        for split, value in zip(("short", "mid", "long"), values, strict=True):
+            cell = cells["published", condition, system, measure, split]
+            assert (float(cell["value"]), cell["clips"]) == (value, "")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert re.search(r"\| \*published:\* SoundStorm, prompted +\| +2\.99 \| +2\.43 \| +3\.36 \|", text)
+
+
+def test_absent_scorers_are_named_with_the_remedy(tmp_path, results, capsys):
+    report([results], tmp_path / "report")
+    line = "DNSMOS BAK: Not measured: dnsmos is not installed; pip install it."
+    assert line in (tmp_path / "report" / "report.md").read_text()
+    assert line in (tmp_path / "report" / "index.html").read_text()
+    assert line in capsys.readouterr().out
+
+
+def test_prints_measured_beside_published(tmp_path, results, capsys):
+    report([results], tmp_path / "report")
+    printed = capsys.readouterr().out
+    wer = printed[printed.index("WER %") : printed.index("CER %")].splitlines()
+    assert [line.split("|")[1].strip() for line in wer[2:9]] == [
+        "Original", "*published:* SoundStream reconstruction", "*published:* AudioLM, unprompted",
+        "*published:* SoundStorm, unprompted", "SoundStorm, prompted", "*published:* AudioLM, prompted",
+        "*published:* SoundStorm, prompted",
+    ]  # fmt: skip
+    assert "[" not in printed  # intervals are for the page
+
+
+def test_intervals_are_deterministic_and_cover_the_value():
+    random = np.random.default_rng(3)
+    words = random.integers(5, 30, 200).astype(float)
+    errors = random.binomial(words.astype(int), 0.1).astype(float)
+    low, high = confidence_interval(errors, words, 1000)
+    assert (low, high) == confidence_interval(errors, words, 1000)
+    assert low < errors.sum() / words.sum() < high
+    # The normal approximation of a ratio of sums, for comparison.
+    rate = errors.sum() / words.sum()
+    half = 1.96 * np.sqrt(((errors - rate * words) ** 2).sum()) / words.sum()
+    assert high - low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_one_utterance_has_no_interval():
+    assert all(np.isnan(confidence_interval(np.ones(1), np.ones(1), 100)))
+
+
+def test_the_page_is_complete_in_itself(tmp_path, results):
+    rows = [json.loads(line) for line in (results / "results.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["clip"] = f"clips/{row['id']}/{row['system']}-{row['condition']}.flac"
+        (results / row["clip"]).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(results / row["clip"], np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
+    (results / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "report"
+    report([results], output, clips=2)
+    page = (output / "index.html").read_text()
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert not [file for file in files if "//" in file]
+    local = [file for file in files if not file.startswith("data:")]
+    assert len([file for file in local if file.endswith(".flac")]) == 4  # a and c, in two renderings each
+    for file in local:
+        assert (output / file).stat().st_size > 0
+    assert page.count("<audio controls") == 4
+    assert "heard:</span> &lt;script&gt;" in page
+    assert "<script" not in page
+
+
+def test_reports_of_several_runs_are_joined(tmp_path, results):
+    more = write(
+        tmp_path / "more",
+        [
+            result("a", "audiolm", "prompted", "short", errors=0),
+            result("a", "original", "reference", "short", errors=9),
+        ],
+    )
+    found = read_results([results, more])
+    assert [row.label for row in found.rows] == ["Original", "SoundStorm, prompted", "AudioLM, prompted"]
+    assert found.of(found.rows[0])[0]["scores"]["wer"]["word_errors"] == 0
+    assert "1 results in more are double and left out: a" in found.remarks
+
+
+def test_a_scorer_one_run_lacked_is_not_absent(tmp_path, results):
+    row = result("d", "audiolm", "prompted", "short", errors=0)
+    row["scores"]["dnsmos"] = {"ovrl_mos": 3.0, "p808_mos": 3.0, "sig_mos": 3.0, "bak_mos": 3.0}
+    sections = make_sections(read_results([results, write(tmp_path / "more", [row], absent=())]), resamples=10)
+    [section] = [section for section in sections if section.label == "DNSMOS OVRL"]
+    assert section.note == "Measured with dnsmos (1)."
+    assert section.lines[0].cells["all"].value == 3.0
+
+
+def test_scores_of_two_models_in_one_column_are_refused(tmp_path, results):
+    other = write(tmp_path / "more", [result("a", "audiolm", "prompted", "short", errors=0, revision="2")])
+    with pytest.raises(ValueError, match=r"named 'wer' come from asr@1 \(6 results\) and asr@2 \(1 results\): report"):
+        read_results([results, other])
+
+
+def test_damaged_results_are_named(tmp_path, results):
+    with open(results / "results.jsonl", "a") as stream:
+        stream.write('{"id": 1}\n')
+    with pytest.raises(ValueError, match=r"results\.jsonl line 7 is no result"):
+        read_results([results])
+    with pytest.raises(FileNotFoundError, match="nowhere holds no results"):
+        read_results([tmp_path / "nowhere"])
+
+
+def test_the_command_takes_several_folders(tmp_path, results):
+    more = write(tmp_path / "more", [result("a", "audiolm", "prompted", "short", errors=0)])
+    run_report(
+        [str(results), str(more), "--output", str(tmp_path / "out"), "--resamples", "10", "--published", "false"]
+    )
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "AudioLM, prompted" in text
+    assert "published" not in text
+
+
+def test_a_report_writer_needs_results(tmp_path):
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[ReportWriter()], default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match="needs a ResultsWriter"):
+        trainer.callbacks[0].setup(trainer, None, "test")
