@@ -157,6 +157,14 @@ def test_the_state_can_be_saved_again_before_the_first_batch():
     assert batches.state_dict() == {"epoch": 2, "batches": 3, "num_batches": 5}
 
 
+def test_the_rest_of_the_epoch_saved_comes_once():
+    whole, batches = loader(), loader()
+    whole.batch_sampler.set_epoch(2)
+    batches.load_state_dict({"epoch": 2, "batches": 3, "num_batches": 5})
+    assert ids(batches) == ids(whole)[3:]
+    assert ids(batches) == ids(whole)
+
+
 def test_another_epoch_than_the_one_saved_starts_at_its_beginning():
     batches = loader()
     batches.load_state_dict({"epoch": 2, "batches": 3, "num_batches": 5})

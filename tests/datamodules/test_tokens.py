@@ -211,8 +211,9 @@ def test_held_out_speakers_are_not_trained_on(folder):
     assert validated == {row["speaker"] for row in rows(again.val_dataloader()).values()}
 
 
-def test_utterances_are_held_out_where_speakers_are_unknown(tmp_path):
-    folder = write(tmp_path, "train", [(f"u{n}", "", 100) for n in range(10)])
+@pytest.mark.parametrize("speaker", ["", "the only one"])
+def test_utterances_are_held_out_where_there_are_no_two_speakers(tmp_path, speaker):
+    folder = write(tmp_path, "train", [(f"u{n}", speaker, 100) for n in range(10)])
     module = data(folder, "fit", validation_speakers=0.2)
     trained, validated = epoch(module.train_dataloader(), 0), rows(module.val_dataloader())
     assert (len(trained), len(validated)) == (8, 2)
@@ -232,6 +233,14 @@ def test_validation_is_the_same_every_time_and_begins_at_the_beginning(folder):
     assert first["a-long"]["semantic"].tolist() == list(range(350))
     assert first["a-long"]["prompt"] == 150
     assert first["a-short"]["prompt"] == 0  # 3.8 s leave less than a second after the prompt
+
+
+def test_overfitting_keeps_to_the_same_batches(folder):
+    module = data(folder, "fit", validation_split=None)
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=2)
+    module.trainer = trainer
+    loader = module.train_dataloader()
+    assert str(epoch(loader, 0)) == str(epoch(loader, 1))
 
 
 def test_without_validation_there_are_no_batches_and_fit_runs(folder):
