@@ -46,5 +46,5 @@ class GroupedRatio(Metric):
         self.scored[group] += 1
 
     def compute(self) -> Tensor:
-        """Return the ratios, ``[G]``; NaN for a group without a scored utterance."""
+        """Return the ratios, ``[G]`` (no dimension where G is 1); NaN for a group without a scored utterance."""
         return self.numerator / self.denominator

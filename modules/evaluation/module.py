@@ -138,7 +138,7 @@ class EvaluationModule(LightningModule):
         for scorer in self.loaded:
             for measure in scorer.measures:
                 values = self._ratio(f"{scorer.name}/{measure.name}").compute()
-                for (system, condition), value in zip(self._rows, values.tolist(), strict=True):
+                for (system, condition), value in zip(self._rows, values.reshape(-1).tolist(), strict=True):
                     if math.isfinite(value):
                         key = f"test/{system}-{condition}/{scorer.name}/{measure.name}"
                         self.log(key, measure.scale * value, rank_zero_only=True)

@@ -42,7 +42,7 @@ class WhisperRecognizer(Recognizer):
     """Any Whisper of transformers, by hub id or local folder.
 
     Language and task are always stated: without them the multilingual models loop on short clips. The length of a
-    transcript is capped by the clip's duration for the same reason, far above what anybody can say in that time.
+    transcript is capped by the clip's duration, far above what anybody can say in that time.
 
     Args:
         model: Hub id or local folder.
@@ -86,6 +86,18 @@ class WhisperRecognizer(Recognizer):
                 f"{self.name!r} has no feature extractor or tokenizer ({str(error).splitlines()[0]})",
                 "save the processor beside the model",
             ) from error
+        generation = self.model.generation_config
+        self.multilingual = getattr(generation, "is_multilingual", True)
+        if self.multilingual and f"<|{self.language}|>" not in (getattr(generation, "lang_to_id", None) or {}):
+            raise ScorerUnavailableError(
+                f"generation_config.json of {self.name!r} does not list the language {self.language!r}",
+                "take that file from the OpenAI model of the same size, or set another language",
+            )
+        # A timestamp, which is not asked for, would send generation back to that time, and on noise for ever.
+        first = getattr(generation, "no_timestamps_token_id", None)
+        if first is not None:
+            timestamps = range(first + 1, self.model.config.vocab_size)
+            generation.suppress_tokens = sorted({*(generation.suppress_tokens or ()), *timestamps})
         if self.spellings is not None:
             self.normalizer = EnglishNormalizer.from_table(self.spellings)
         else:
@@ -107,7 +119,6 @@ class WhisperRecognizer(Recognizer):
         caps = [10 + int(self.max_tokens_per_second * clip.shape[-1] / self.sample_rate) for clip in audio]
         # The decoder's positions also hold the four tokens that state language and task.
         room = self.model.config.max_target_positions - 8
-        multilingual = getattr(self.model.generation_config, "is_multilingual", True)
         with quiet_transformers():
             tokens = self.model.generate(
                 features.to(self.model.device, self.model.dtype),
@@ -115,11 +126,11 @@ class WhisperRecognizer(Recognizer):
                 num_beams=self.num_beams,
                 do_sample=False,
                 return_timestamps=False,
-                **({"language": self.language, "task": "transcribe"} if multilingual else {}),
+                **({"language": self.language, "task": "transcribe"} if self.multilingual else {}),
             )
         # A clip is not given more tokens because a longer one is beside it.
-        tokens = [row[:cap] for row, cap in zip(tokens.tolist(), caps, strict=True)]
-        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        said = [row[:cap] for row, cap in zip(tokens.tolist(), caps, strict=True)]
+        texts = self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     def _windows(self, audio: Tensor) -> list[Tensor]:

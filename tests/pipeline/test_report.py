@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from modules.evaluation import AcousticConsistency, Dnsmos, SpeakerSimilarity, WordErrors, XVectorEmbedding
 from modules.evaluation.recognition import WhisperRecognizer
+from pipeline.cli import main
 from pipeline.report import report
 from pipeline.report_writer import ReportWriter
 from pipeline.results import read_results
@@ -98,7 +99,7 @@ def test_the_published_numbers_are_the_papers():
         lines = {(line.row.condition, line.row.system): line for line in published_lines(metric)}
         cells = lines[condition, system].cells
         assert tuple(cells[split].value for split in ("short", "mid", "long")) == values
-    assert len(published_csv().splitlines()) == 1 + 57
+    assert len(published_csv().splitlines()) == 1 + 63
 
 
 def test_cells_hold_corpus_level_ratios_of_their_split(tmp_path, results):
@@ -135,7 +136,7 @@ def test_published_rows_are_marked_and_unchanged(tmp_path, results):
     report([results], tmp_path / "report")
     cells = table(tmp_path / "report")
     for (condition, system, metric), values in PUBLISHED.items():
-        measure = {"voice": "voice/sim_o"}.get(metric, metric)
+        measure = {"voice": "voice/sim_o", "cer": "wer/cer"}.get(metric, metric)
         for split, value in zip(("short", "mid", "long"), values, strict=True):
             cell = cells["published", condition, system, measure, split]
             assert (float(cell["value"]), cell["clips"]) == (value, "")
@@ -241,9 +242,8 @@ def test_damaged_results_are_named(tmp_path, results):
 
 def test_the_command_takes_several_folders(tmp_path, results):
     more = write(tmp_path / "more", [result("a", "audiolm", "prompted", "short", errors=0)])
-    run_report(
-        [str(results), str(more), "--output", str(tmp_path / "out"), "--resamples", "10", "--published", "false"]
-    )
+    options = ["--output", str(tmp_path / "out"), "--resamples", "10", "--published", "false"]
+    main(["report", str(results), str(more), *options])
     text = (tmp_path / "out" / "report.md").read_text()
     assert "AudioLM, prompted" in text
     assert "published" not in text

@@ -1,0 +1,161 @@
+"""The page of a report: tables, figures, and clips to listen to, in one file beside its sounds and pictures."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from pipeline.results import Results, Row
+from pipeline.table import SPLITS, Cell, Line, Section
+from pipeline.table_text import NOTHING, format_cell, heading, notes_markdown
+
+CONDITION_LABELS = {"reference": "Recordings", "unprompted": "Unprompted", "prompted": "Prompted"}
+SPLIT_LABELS = {"short": "short<br>4–10 s", "mid": "mid<br>10–20 s", "long": "long<br>20–30 s", "all": "all<br>clips"}
+
+
+class Rendering(NamedTuple):
+    """One utterance as one system rendered it, to look at and to listen to."""
+
+    row: Row
+    sound: str  # file, relative to the page
+    picture: str
+    utterance: dict[str, Any]
+
+
+class Clip(NamedTuple):
+    """One utterance in all renderings."""
+
+    id: str
+    text: str
+    speaker: str
+    seconds: float
+    renderings: list[Rendering]
+
+
+def make_page(
+    results: Results, sections: Sequence[Section], clips: Sequence[Clip], consistency: tuple[str, str] | None
+) -> str:
+    """Write the page.
+
+    Args:
+        results: What was found.
+        sections: The table.
+        clips: What can be listened to.
+        consistency: Picture of the consistency over time and its caption, if there is one.
+
+    Returns:
+        HTML that fetches nothing from elsewhere.
+    """
+    ids = {utterance["id"] for utterance in results.utterances}
+    speakers = {utterance["speaker"] for utterance in results.utterances if utterance.get("speaker")}
+    count = f"Utterances: {len(ids)}" + (f" (speakers: {len(speakers)})" if speakers else "")
+    in_paper = [section for section in sections if section.paper]
+    further = [section for section in sections if not section.paper and section.lines]
+    parts = [
+        "<h1>SoundStorm evaluation</h1>",
+        f"<p class=soft>{count}. Systems: {'; '.join(escape(row.label) for row in results.rows)}. "
+        "Intervals: 95 %, bootstrap by utterance. Numbers marked “paper” are those of Borsos et al. 2023, Table 1, on "
+        "LibriSpeech test-clean with scorers that are not public: they show the order of magnitude, they are no "
+        "competitor on the same clips.</p>",
+        "<h2>Table 1, measured beside published</h2>",
+        _cards(in_paper),
+    ]
+    if further:
+        parts += ["<h2>Further measures</h2>", _cards(further)]
+    if unmeasured := [section for section in sections if not any(not line.published for line in section.lines)]:
+        parts.append(f"<div class='card absent'>{_list(notes_markdown(unmeasured).splitlines())}</div>")
+    if consistency is not None:
+        picture, caption = consistency
+        parts += [
+            "<h2>Consistency over time</h2>",
+            f'<figure class=card><img src="{quote(picture)}" alt="Consistency over time">'
+            f"<figcaption class=soft>{escape(caption)}</figcaption></figure>",
+        ]
+    if clips:
+        parts.append("<h2>Listen</h2>")
+        parts += [_clip(clip, results) for clip in clips]
+    if results.remarks:
+        parts += ["<h2>Missing, double, unscored</h2>", f"<div class=card>{_list(results.remarks)}</div>"]
+    css = resources.files("pipeline").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>SoundStorm evaluation</title><link rel="icon" href="data:,"><style>\n{css}</style></head>\n'
+        "<body><main>\n" + "\n".join(parts) + "\n</main></body></html>\n"
+    )
+
+
+def _cards(sections: Sequence[Section]) -> str:
+    return f"<div class=sections>{''.join(map(_card, sections))}</div>"
+
+
+def _list(lines: Sequence[str]) -> str:
+    items = (escape(line.removeprefix("- ")) for line in lines)
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _card(section: Section) -> str:
+    head = "".join(f"<th scope=col>{SPLIT_LABELS[split]}</th>" for split in SPLITS)
+    body, condition = [], None
+    for line in section.lines:
+        if line.row.condition != condition:
+            condition = line.row.condition
+            name = CONDITION_LABELS.get(condition, escape(condition))
+            body.append(f"<tr class=condition><th colspan={len(SPLITS) + 1}>{name}</th></tr>")
+        body.append(_line(line, section.digits))
+    return (
+        f"<section class=card><h3>{escape(heading(section))}</h3><div class=scroll><table>"
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f"<p class=soft>{escape(section.note)}</p></section>"
+    )
+
+
+def _line(line: Line, digits: int) -> str:
+    name = escape(line.row.name)
+    label = f"{name} <span class=badge>paper</span>" if line.published else name
+    cells = "".join(f"<td>{_cell(line.cells.get(split, NOTHING), digits)}</td>" for split in SPLITS)
+    return f"<tr{' class=published' if line.published else ''}><td>{label}</td>{cells}</tr>"
+
+
+def _cell(cell: Cell, digits: int) -> str:
+    text = format_cell(cell, digits, intervals=False)
+    below = []
+    if not math.isnan(cell.low):
+        below.append(f"{cell.low:.{digits}f} … {cell.high:.{digits}f}")
+    if cell.clips or cell.missing:
+        below.append(f"n = {cell.clips}" + (f", {cell.missing} missing" if cell.missing else ""))
+    return text + "".join(f"<small>{line}</small>" for line in below)
+
+
+def _clip(clip: Clip, results: Results) -> str:
+    speaker = f" · speaker {escape(clip.speaker)}" if clip.speaker else ""
+    renderings = "".join(_rendering(rendering, results) for rendering in clip.renderings)
+    text = escape(clip.text) or "<span class=soft>no transcript</span>"
+    return (
+        f"<section class='card clip'><h3>{escape(clip.id)}</h3><p class=soft>{clip.seconds:.1f} s{speaker}</p>"
+        f"<p class=text>{text}</p><div class=renderings>{renderings}</div></section>"
+    )
+
+
+def _rendering(rendering: Rendering, results: Results) -> str:
+    scores = []
+    for column in results.columns:
+        terms = column.measure.terms(rendering.utterance["scores"].get(column.scorer, {}))
+        # Of a measure at corpus level one utterance shows the same ratio as of its mean: once is enough.
+        if terms is None or column.measure.name.endswith("_mean") or not all(map(math.isfinite, terms)) or not terms[1]:
+            continue
+        value = f"{column.measure.scale * terms[0] / terms[1]:.{column.measure.digits}f}"
+        scores.append(f"<div><dt>{escape(column.label)}</dt><dd>{value}</dd></div>")
+    heard = "".join(
+        f"<p class=heard><span class=soft>heard:</span> {escape(transcript)}</p>"
+        for values in rendering.utterance["scores"].values()
+        if (transcript := values.get("transcript"))
+    )
+    label = escape(rendering.row.label)
+    return (
+        f'<div class=rendering><strong>{label}</strong><img src="{quote(rendering.picture)}" loading=lazy '
+        f'alt="Spectrogram, {label}"><audio controls preload=metadata src="{quote(rendering.sound)}"></audio>'
+        f"<dl>{''.join(scores)}</dl>{heard}</div>"
+    )

@@ -1,0 +1,196 @@
+"""Reads results folders, and refuses to average what does not belong together."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from modules.evaluation.scorer import Measure
+
+CONDITIONS = ("reference", "unprompted", "prompted")
+SYSTEMS = {"original": "Original", "reconstruction": "Codec reconstruction", "soundstorm": "SoundStorm"}
+SYSTEMS |= {"audiolm": "AudioLM", "valle": "VALL-E", "original_soundstream_rec": "SoundStream reconstruction"}
+MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    condition: str
+    system: str
+
+    @property
+    def name(self) -> str:
+        """The system's name."""
+        return SYSTEMS.get(self.system, self.system)
+
+    @property
+    def label(self) -> str:
+        """The system's name, and the condition where it is not a recording's."""
+        return self.name if self.condition == "reference" else f"{self.name}, {self.condition}"
+
+
+class Column(NamedTuple):
+    """A measure and the scorer that filled it."""
+
+    scorer: str
+    measure: Measure
+    label: str
+    identity: dict[str, Any] | None  # None: the scorer was not available
+
+
+@dataclass
+class Results:
+    """Everything that was found by one or several evaluations.
+
+    Attributes:
+        utterances: Rows of ``results.jsonl``; ``folder`` is added, where their clips lie.
+        columns: Measures, in the order of the configuration.
+        absent: Scorer -> why it has no numbers, and the remedy.
+        remarks: What a reader has to know: what was missing, double, unreadable.
+    """
+
+    utterances: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows of the table: recordings first, then unprompted and prompted systems."""
+        found = {Row(utterance["condition"], utterance["system"]) for utterance in self.utterances}
+        return sorted(found, key=row_order)
+
+    def of(self, row: Row, split: str | None = None) -> list[dict[str, Any]]:
+        """Utterances of a row, of one split or of all."""
+        return [
+            utterance
+            for utterance in self.utterances
+            if (utterance["condition"], utterance["system"]) == row and split in (None, utterance["split"])
+        ]
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """Read and join results folders.
+
+    Args:
+        folders: Folders that ``ResultsWriter`` made, or the ``results.jsonl`` in them.
+
+    Returns:
+        The results. Of an utterance that two folders hold for the same system the first is taken, and counted.
+
+    Raises:
+        FileNotFoundError: A folder holds no results.
+        ValueError: A file is damaged, or scores of one name come from different models.
+    """
+    results = Results()
+    seen: set[tuple[str, str, str]] = set()
+    for given in folders:
+        folder = given.parent if given.suffix == ".jsonl" else given
+        utterances, run = _read_folder(folder)
+        _add_run(results, run, folder.name if len(folders) > 1 else "")
+        double = []
+        for utterance in utterances:
+            key = (utterance["id"], utterance["condition"], utterance["system"])
+            if key in seen:
+                double.append(utterance["id"])
+                continue
+            seen.add(key)
+            results.utterances.append({**utterance, "folder": folder})
+        if double:
+            results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
+    _refuse_mixtures(results.utterances)
+    # A scorer that one of several runs could not load is not absent from the table.
+    present = {column.scorer for column in results.columns if column.identity is not None}
+    results.absent = {name: reason for name, reason in results.absent.items() if name not in present}
+    results.remarks += _problems(results)
+    outside = len({utterance["id"] for utterance in results.utterances if utterance["split"] == "other"})
+    if outside:
+        results.remarks.append(f"{outside} clips last less than 4 or more than 30 s: in no split, only in “all”")
+    return results
+
+
+def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    utterances = []
+    for name in ("results.jsonl", "run.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no results (it has no {name}); {MAKE_THEM}")
+    for number, line in enumerate((folder / "results.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            utterance = json.loads(line)
+            _ = [utterance[key] for key in ("id", "condition", "system", "split", "scores", "problems", "revisions")]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder / 'results.jsonl'} line {number} is no result ({error!r}); {MAKE_THEM}"
+            ) from None
+        utterances.append(utterance)
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        _ = [run[key] for key in ("scorers", "absent", "data", "rejected")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
+    return utterances, run
+
+
+def _add_run(results: Results, run: dict[str, Any], source: str) -> None:
+    known = {(column.scorer, column.measure.name): at for at, column in enumerate(results.columns)}
+    for scorer in run["scorers"]:
+        for values in scorer["measures"]:
+            measure = Measure(**values)
+            column = Column(scorer["name"], measure, measure.label, scorer["identity"])
+            at = known.get((column.scorer, measure.name))
+            if at is None:
+                results.columns.append(column)
+            elif results.columns[at].identity is None:
+                results.columns[at] = column
+    labels = Counter(column.label for column in results.columns)
+    results.columns = [
+        column._replace(label=f"{column.measure.label} ({column.scorer})") if labels[column.label] > 1 else column
+        for column in results.columns
+    ]
+    for absent in run["absent"]:
+        results.absent[absent["name"]] = f"{absent['reason']}; {absent['remedy']}"
+    where = f" ({source})" if source else ""
+    for reason, ids in run["data"].items():
+        results.remarks.append(f"{len(ids)} utterances {reason}{where}{_such_as(ids)}")
+    for rejection in run["rejected"]:
+        results.remarks.append(f"{rejection['id']} was left out{where}: {rejection['reason']}")
+
+
+def _refuse_mixtures(utterances: Sequence[dict[str, Any]]) -> None:
+    revisions: dict[str, Counter[str]] = defaultdict(Counter)
+    for utterance in utterances:
+        normalizers = utterance.get("normalizers", {})
+        for scorer, revision in utterance["revisions"].items():
+            normalizer = f" with normalizer {json.dumps(normalizers[scorer])}" if scorer in normalizers else ""
+            revisions[scorer][revision + normalizer] += 1
+    for scorer, found in revisions.items():
+        if len(found) > 1:
+            named = " and ".join(f"{revision} ({number} results)" for revision, number in found.items())
+            raise ValueError(f"scores named {scorer!r} come from {named}: report them apart, or rename a scorer")
+
+
+def _problems(results: Results) -> list[str]:
+    problems: dict[tuple[str, str, Row], list[str]] = defaultdict(list)
+    labels = {f"{column.scorer}/{column.measure.name}": column.label for column in results.columns}
+    for utterance in results.utterances:
+        for score, problem in utterance["problems"].items():
+            row = Row(utterance["condition"], utterance["system"])
+            problems[labels.get(score, score), problem, row].append(utterance["id"])
+    return [
+        f"{label}, {row.label}: {len(ids)} × {problem}{_such_as(ids)}"
+        for (label, problem, row), ids in problems.items()
+    ]
+
+
+def _such_as(ids: Sequence[str]) -> str:
+    return f": {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}" if ids else ""
+
+
+def row_order(row: Row) -> tuple[int, str, int, str]:
+    """Sort recordings first, then unprompted and prompted systems, then conditions of the user's own."""
+    condition = CONDITIONS.index(row.condition) if row.condition in CONDITIONS else len(CONDITIONS)
+    system = list(SYSTEMS).index(row.system) if row.system in SYSTEMS else len(SYSTEMS)
+    return condition, row.condition, system, row.system
