@@ -23,7 +23,8 @@ class AudioWriter(Callback):
         codec: The codec that made the tokens; checked against the card of the token set.
         output_dir: Folder of the audio set.
         system: What generates: ``soundstorm``, ``audiolm``, ...; ``reconstruction`` for the codec alone.
-        condition: ``unprompted`` or ``prompted``; ``reference`` for reconstructions.
+        condition: ``unprompted``, ``prompted``, or ``prompted_other`` where another utterance gives the prompt;
+            ``reference`` for reconstructions.
     """
 
     def __init__(self, codec: AudioCodec, output_dir: str | Path, system: str, condition: str) -> None:
@@ -123,6 +124,15 @@ class AudioWriter(Callback):
             number = merge_parts(self.output_dir)
             rank_zero_info(f"{number} utterances of {self.system} ({self.condition}) in {self.output_dir}")
         trainer.strategy.barrier("audio_writer_merged")
+        self._writer = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the rows together where there was nothing left to generate, and hence no end of prediction."""
+        if self._writer is not None:
+            self._writer.close()
+            if trainer.is_global_zero:
+                merge_parts(self.output_dir)
+            self._writer = None
 
 
 def check_codec(mine: dict[str, Any], of_tokens: dict[str, Any]) -> None:

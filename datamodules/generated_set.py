@@ -36,7 +36,7 @@ class GeneratedCard:
 
     Attributes:
         system: What rendered it: ``original``, ``reconstruction``, ``soundstorm``, ``audiolm``, ...
-        condition: ``reference``, ``unprompted`` or ``prompted``.
+        condition: ``reference``, ``unprompted``, ``prompted`` or ``prompted_other``.
         sample_rate: Hz.
         codec: Identity of the codec, see ``AudioCodec.identity``.
     """

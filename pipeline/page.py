@@ -11,7 +11,6 @@ from pipeline.results import Results, Row
 from pipeline.table import SPLITS, Cell, Line, Section
 from pipeline.table_text import NOTHING, format_cell, heading, notes_markdown
 
-CONDITION_LABELS = {"reference": "Recordings", "unprompted": "Unprompted", "prompted": "Prompted"}
 SPLIT_LABELS = {"short": "short<br>4–10 s", "mid": "mid<br>10–20 s", "long": "long<br>20–30 s", "all": "all<br>clips"}
 
 
@@ -102,7 +101,7 @@ def _card(section: Section) -> str:
     for line in section.lines:
         if line.row.condition != condition:
             condition = line.row.condition
-            name = CONDITION_LABELS.get(condition, escape(condition))
+            name = escape(line.row.condition_name.capitalize())
             body.append(f"<tr class=condition><th colspan={len(SPLITS) + 1}>{name}</th></tr>")
         body.append(_line(line, section.digits))
     return (

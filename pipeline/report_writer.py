@@ -28,6 +28,10 @@ class ReportWriter(Callback):
         """
         self._results_dir(trainer)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep Lightning from printing all numbers once more, in the order of their names."""
+        trainer.test_loop.verbose = False
+
     def _results_dir(self, trainer: Trainer) -> Path:
         writers = [callback for callback in trainer.callbacks if isinstance(callback, ResultsWriter)]  # ty: ignore[missing-attribute]
         if not writers:

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 from modules.evaluation.scorer import Measure
 
-CONDITIONS = ("reference", "unprompted", "prompted")
+CONDITIONS = {
+    "reference": "recordings",
+    "unprompted": "unprompted",
+    "prompted": "prompted",
+    "prompted_other": "prompted by another utterance",
+}
 SYSTEMS = {"original": "Original", "reconstruction": "Codec reconstruction", "soundstorm": "SoundStorm"}
 SYSTEMS |= {"audiolm": "AudioLM", "valle": "VALL-E", "original_soundstream_rec": "SoundStream reconstruction"}
 MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
@@ -27,9 +32,14 @@ class Row(NamedTuple):
         return SYSTEMS.get(self.system, self.system)
 
     @property
+    def condition_name(self) -> str:
+        """What the system was given."""
+        return CONDITIONS.get(self.condition, self.condition)
+
+    @property
     def label(self) -> str:
         """The system's name, and the condition where it is not a recording's."""
-        return self.name if self.condition == "reference" else f"{self.name}, {self.condition}"
+        return self.name if self.condition == "reference" else f"{self.name}, {self.condition_name}"
 
 
 class Column(NamedTuple):
@@ -191,6 +201,6 @@ def _such_as(ids: Sequence[str]) -> str:
 
 def row_order(row: Row) -> tuple[int, str, int, str]:
     """Sort recordings first, then unprompted and prompted systems, then conditions of the user's own."""
-    condition = CONDITIONS.index(row.condition) if row.condition in CONDITIONS else len(CONDITIONS)
+    condition = list(CONDITIONS).index(row.condition) if row.condition in CONDITIONS else len(CONDITIONS)
     system = list(SYSTEMS).index(row.system) if row.system in SYSTEMS else len(SYSTEMS)
     return condition, row.condition, system, row.system

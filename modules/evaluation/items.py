@@ -33,7 +33,7 @@ class EvaluationItem(NamedTuple):
 
     id: str
     system: str  # "original", "reconstruction", "soundstorm", ...
-    condition: str  # "reference", "unprompted" or "prompted"
+    condition: str  # "reference", "unprompted", "prompted" or "prompted_other"
     split: str  # one of SPLITS, by the duration of the original
     audio: Tensor  # [N] float32 mono, what is scored, prompt included
     original: Tensor  # [M] float32 mono, the recording of the utterance

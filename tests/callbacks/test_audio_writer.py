@@ -60,7 +60,7 @@ class Tokens(LightningDataModule):
 
     def predict_dataloader(self):
         kept = [id for id in self.ids if id not in self.excluded]
-        return torch.utils.data.DataLoader(kept, batch_size=2, collate_fn=self._batch)
+        return torch.utils.data.DataLoader(kept, batch_size=2, collate_fn=self._batch) if kept else []
 
     def _batch(self, ids):
         if self.breaks and "c" in ids:
@@ -142,6 +142,14 @@ def test_writes_nothing_twice_where_the_data_cannot_exclude(tmp_path, monkeypatc
     monkeypatch.delattr(Tokens, "exclude")
     assert run(tmp_path).codec.widths == [4]
     assert list(manifest(tmp_path)) == ["a", "b", "c"]
+
+
+def test_nothing_left_to_do_still_leaves_one_manifest(tmp_path):
+    run(tmp_path)
+    (tmp_path / "out" / "manifest.jsonl").rename(tmp_path / "out" / "manifest-r0.jsonl")  # killed before the end
+    assert run(tmp_path).codec.widths == []
+    assert list(manifest(tmp_path)) == ["a", "b", "c"]
+    assert not list((tmp_path / "out").glob("manifest-r*"))
 
 
 def test_a_lost_file_is_written_again(tmp_path):

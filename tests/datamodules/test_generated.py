@@ -86,6 +86,7 @@ def test_everything_is_resampled_for_the_scorers(tmp_path, reference):
     assert [item.audio.numel() for item in items_of(data)] == [40_000, 40_000]
 
 
+@pytest.mark.filterwarnings("ignore:.* utterances? (is|are)")
 def test_what_is_missing_or_double_is_counted_and_named(tmp_path, reference):
     one = write_set(tmp_path / "one", {"a": 5, "b": 12, "e": 6, "stranger": 5}, text="")
     two = write_set(tmp_path / "two", {"a": 5, "e": 6, "c": 25, "d": 3}, condition="prompted", text="")
@@ -107,6 +108,7 @@ def test_what_is_missing_or_double_is_counted_and_named(tmp_path, reference):
     assert data.ids == ["a", "e"]
 
 
+@pytest.mark.filterwarnings("ignore:1 utterance is missing")
 def test_unpaired_systems_keep_what_they_have(tmp_path, reference):
     systems = {
         "one": write_set(tmp_path / "one", {"a": 5, "b": 12}),
