@@ -110,6 +110,8 @@ def test_half_precision_weights_run_in_float32(build, tiny_folders, tmp_path):
     folder = shutil.copytree(tiny_folders("dac"), tmp_path / "model")
     tensors = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
     codec = DacCodec(folder)
     assert {parameter.dtype for parameter in codec.parameters()} == {torch.float32}
 
