@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from safetensors import safe_open
 
 from modules.semantic import LogMelFeatures, SemanticTokenizer, SpeechFeatures, TransformersFeatures
@@ -178,6 +179,22 @@ def test_arrays_made_elsewhere_can_be_imported(tmp_path):
     np.savez(tmp_path / "half.npz", mean=arrays["mean"])
     with pytest.raises(ValueError, match=r"holds \['mean'\]: no centroids, std"):
         SemanticTokenizer.from_npz(Counter(), str(tmp_path / "half.npz"))
+
+
+def test_configuration_files_can_name_saved_and_imported_tokenizers(tmp_path):
+    tokenizer = random_tokenizer(LogMelFeatures(), pool=2)
+    tokenizer.save_pretrained(tmp_path)
+    np.savez(tmp_path / "codebook.npz", **{name: getattr(tokenizer, name) for name in ("mean", "std", "centroids")})
+    parser = ArgumentParser()
+    parser.add_argument("--semantic", type=SemanticTokenizer)
+    features = {"class_path": "modules.semantic.LogMelFeatures"}
+    for method, init_args in {
+        "from_pretrained": {"folder": str(tmp_path)},
+        "from_npz": {"features": features, "path": str(tmp_path / "codebook.npz"), "pool": 2},
+    }.items():
+        config = {"class_path": f"modules.semantic.SemanticTokenizer.{method}", "init_args": init_args}
+        built = parser.instantiate(parser.parse_object({"semantic": config})).semantic
+        assert built.identity() == tokenizer.identity()
 
 
 def test_imported_arrays_are_never_unpickled(tmp_path):
