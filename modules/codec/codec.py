@@ -57,7 +57,8 @@ class AudioCodec(nn.Module, ABC):
         """Say which codec this is, for the card of a token set.
 
         Returns:
-            JSON-serialisable values, at least ``name``, ``revision`` (hub commit, or a digest of the weights),
-            ``sample_rate``, ``frame_rate``, ``num_quantizers`` and ``codebook_size``. Two codecs whose codes mean
-            different audio have different identities; the folder the weights lie in is no part of it.
+            JSON-serialisable values: at least ``name``, ``revision`` (a digest of the weights, so that a copy in a
+            folder is the same codec as its original on the hub), ``sample_rate``, ``frame_rate``, ``num_quantizers``
+            and ``codebook_size``. Two codecs whose codes mean different audio have different identities; the folder
+            the weights lie in is no part of it.
         """
