@@ -1,6 +1,7 @@
 """Estimated quality without a reference recording."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -37,14 +38,18 @@ class Dnsmos(Scorer):
         )
 
     def load(self) -> None:
-        """Import the package."""
+        """Import the package, and what it imports only when it runs."""
         try:
             self._dnsmos = importlib.import_module("speechmos.dnsmos")
+            self._dnsmos.run(np.full(self.sample_rate, 0.1, dtype=np.float32), self.sample_rate)
         except ImportError as error:
-            raise ScorerUnavailableError("speechmos is not installed", "pip install speechmos") from error
+            raise ScorerUnavailableError(f"speechmos cannot be imported ({error})", "pip install speechmos") from error
 
     def score(self, item: EvaluationItem) -> Scores:
         """Score one utterance, prompt included: ``ovrl_mos``, ``sig_mos``, ``bak_mos`` and ``p808_mos``, 1 to 5."""
+        if not item.audio.numel():  # the package would repeat it until it is long enough, for ever
+            scores = {measure.numerator: math.nan for measure in self.measures}
+            return Scores(scores, {measure.name: "no audio" for measure in self.measures})
         audio = item.audio.clamp(-1, 1).cpu().numpy().astype(np.float32)
         found = self._dnsmos.run(audio, self.sample_rate)
         return Scores({measure.numerator: float(found[measure.numerator]) for measure in self.measures})
