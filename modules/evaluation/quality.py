@@ -48,7 +48,7 @@ class Dnsmos(Scorer):
     def score(self, item: EvaluationItem) -> Scores:
         """Score one utterance, prompt included: ``ovrl_mos``, ``sig_mos``, ``bak_mos`` and ``p808_mos``, 1 to 5."""
         if not item.audio.numel():  # the package would repeat it until it is long enough, for ever
-            scores = {measure.numerator: math.nan for measure in self.measures}
+            scores: dict[str, float | str | list[float]] = {measure.numerator: math.nan for measure in self.measures}
             return Scores(scores, {measure.name: "no audio" for measure in self.measures})
         audio = item.audio.clamp(-1, 1).cpu().numpy().astype(np.float32)
         found = self._dnsmos.run(audio, self.sample_rate)
