@@ -248,8 +248,8 @@ class SemanticTokenizer(nn.Module):
 
         Raises:
             FileNotFoundError: The folder holds no tokenizer.
-            ValueError: ``config.yaml`` names a class that is not ours, or the features are not those that the
-                codebook was fitted on.
+            ValueError: ``config.yaml`` is damaged or names a class that is not ours, or the features are not those
+                that the codebook was fitted on.
             OSError: The speech encoder cannot be loaded.
         """
         root = Path(folder)
@@ -259,8 +259,11 @@ class SemanticTokenizer(nn.Module):
                     f"{folder} is no semantic tokenizer (it has no {name}): make one with "
                     "`soundstorm fit -c configs/semantic/<preset>.yaml`"
                 )
-        config = yaml.safe_load((root / CONFIG_FILE).read_text(encoding="utf-8"))
-        args = dict(config["init_args"])
+        try:
+            config = yaml.safe_load((root / CONFIG_FILE).read_text(encoding="utf-8"))
+            args = {name: config["init_args"][name] for name in ("features", "num_clusters", "pool")}
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise ValueError(f"{root / CONFIG_FILE} does not describe a semantic tokenizer ({error!r})") from None
         built = features if features is not None else _build_features(args["features"], root / CONFIG_FILE)
         with safe_open(root / WEIGHTS_FILE, framework="pt") as file:
             fitted_on = json.loads((file.metadata() or {}).get("features", "null"))

@@ -164,6 +164,14 @@ def test_folder_without_tokenizer_is_named(tmp_path):
         SemanticTokenizer.from_pretrained(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["", "just text", "init_args: {features: {}}", "{"])
+def test_damaged_configuration_is_named(tmp_path, content):
+    random_tokenizer(LogMelFeatures()).save_pretrained(tmp_path)
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.yaml does not describe a semantic tokenizer"):
+        SemanticTokenizer.from_pretrained(str(tmp_path))
+
+
 def test_identity_tells_codebooks_apart():
     one, other = random_tokenizer(LogMelFeatures()), random_tokenizer(LogMelFeatures())
     assert one.identity() != other.identity()
