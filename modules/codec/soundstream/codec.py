@@ -74,7 +74,9 @@ class SoundStream(AudioCodec):
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """Turn audio ``[B, N]`` into codes ``[B, Q, ceil(N / hop_length)]``; see :class:`AudioCodec`."""
-        return self.quantizer.encode(self.encoder(self._pad(audio)), self.num_quantizers)
+        # In half precision the same audio would have other codes.
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.quantizer.encode(self.encoder(self._pad(audio)), self.num_quantizers)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -85,7 +87,8 @@ class SoundStream(AudioCodec):
         """
         if codes.shape[1] > self.quantizer.num_quantizers:
             raise ValueError(f"codes have {codes.shape[1]} levels, the codec has {self.quantizer.num_quantizers}")
-        return self.decoder(self.quantizer.decode(codes))
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.decoder(self.quantizer.decode(codes))
 
     def identity(self) -> dict[str, Any]:
         """Name the codec; ``revision`` is a digest of the weights."""

@@ -22,6 +22,16 @@ def test_a_codec_is_a_fragment_for_any_stage(name, tmp_path):
     assert parsed.codec.class_path == yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["class_path"]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("encodec_24khz", "encodec"), ("mimi", "mimi"), ("xcodec_16khz", "xcodec")])
+def test_a_codec_is_built_from_its_file(name, kind, tiny_folders):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("codec", type=AudioCodec)
+    fragment = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    fragment["init_args"] = {"model": str(tiny_folders(kind))}
+    codec = parser.instantiate_classes(parser.parse_object({"codec": fragment})).codec
+    assert type(codec).__name__ == fragment["class_path"].rpartition(".")[2]
+
+
 def test_the_hub_ids_are_the_classes_own():
     for name in ("dac_16khz", "encodec_24khz", "mimi", "xcodec_16khz"):
         fragment = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())

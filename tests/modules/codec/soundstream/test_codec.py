@@ -1,5 +1,7 @@
 """The codec: lengths, independence of rows, published folders."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -160,3 +162,11 @@ def test_a_foreign_class_cannot_be_saved(tmp_path):
     codec.encoder = Other(6, 8, 1, HOP, 32, 8)
     with pytest.raises(ValueError, match="cannot be published"):
         codec.save_pretrained(tmp_path)
+
+
+def test_codes_do_not_depend_on_the_precision_of_a_run():
+    codec = SoundStream.from_pretrained(Path(__file__).parents[4] / "checkpoints" / "small-16k" / "codec")
+    audio = 0.1 * torch.randn(1, 8000)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = codec.encode(audio)
+    assert torch.equal(under_autocast, codec.encode(audio))
