@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from pipeline.results import row_order
 from pipeline.table import SPLITS, Cell, Section
 
 NOTHING = Cell(math.nan)
@@ -59,17 +60,44 @@ def _tables(sections: Sequence[Section], intervals: bool) -> list[str]:
 
 
 def table_summary(sections: Sequence[Section]) -> str:
-    """Write the table for the terminal: the paper's measures by split, all others in one table over all clips."""
-    further = [section for section in sections if not section.paper and section.lines]
-    rows = list(dict.fromkeys(line.row for section in further for line in section.lines))
+    """Write the table for the terminal: the paper's measures by split, all others in one table over all clips.
+
+    What was configured and could not be measured stands in the latter and is named; the paper's numbers for it stand
+    together in a table of their own.
+    """
+    measured = [section for section in sections if any(not line.published for line in section.lines)]
+    paper = _tables([section for section in measured if section.paper], intervals=False)
+    only_published = [section for section in sections if section.lines and section not in measured]
+    return "\n".join(
+        [*paper, *_published_table(only_published), *_further_table(sections, measured), notes_markdown(sections)]
+    )
+
+
+def _published_table(sections: Sequence[Section]) -> list[str]:
+    rows = {line.row: line.label for section in sections for line in section.lines}
+    if not rows:
+        return []
     body = []
-    for section in further:
-        cells = {line.row: line.cells["all"] for line in section.lines}
+    for row in sorted(rows, key=row_order):
+        cells = [next((line.cells for line in section.lines if line.row == row), {}) for section in sections]
+        values = [
+            " / ".join(format_cell(of_row[split], section.digits, False) for split in SPLITS[:-1]) if of_row else "–"
+            for section, of_row in zip(sections, cells, strict=True)
+        ]
+        body.append([f"*published:* {rows[row]}", *values])
+    return [aligned([[" / ".join(SPLITS[:-1]), *map(heading, sections)], *body]) + "\n"]
+
+
+def _further_table(sections: Sequence[Section], measured: Sequence[Section]) -> list[str]:
+    rows = list(dict.fromkeys(line.row for section in measured for line in section.lines if not line.published))
+    body = []
+    for section in sections:
+        if (section in measured and section.paper) or not section.scorer:
+            continue
+        cells = {line.row: line.cells["all"] for line in section.lines if not line.published}
         values = [format_cell(cells.get(row, NOTHING), section.digits, intervals=False) for row in rows]
-        body.append([heading(section), *values])
-    table = [aligned([["All clips", *(row.label for row in rows)], *body]) + "\n"] if body else []
-    paper = _tables([section for section in sections if section.paper], intervals=False)
-    return "\n".join([*paper, *table, notes_markdown(sections)])
+        body.append([heading(section), *(values if cells else ["not measured"] * len(rows))])
+    return [aligned([["All clips", *(row.label for row in rows)], *body]) + "\n"] if body and rows else []
 
 
 def notes_markdown(sections: Sequence[Section]) -> str:
