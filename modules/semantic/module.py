@@ -26,7 +26,8 @@ class SemanticTokenizerTraining(LightningModule):
     ``predict`` gives the tokens of every utterance, at the tokenizer's own rate.
 
     Logged: ``train/inertia`` and ``val/inertia``, the mean squared distance of a frame to its centroid per dimension
-    (1 is what a single centroid leaves; 0.4 to 0.6 is usual for 1024 clusters of self-supervised features);
+    (1 is what a single centroid leaves; 1024 clusters of Whisper base, layer 4, leave 0.27 of the speech they were
+    fitted on and 0.35 of unheard voices);
     ``val/used_clusters``, the share of the vocabulary in use; ``val/perplexity``, the effective size of the vocabulary.
 
     Args:

@@ -279,11 +279,13 @@ class SemanticTokenizer(nn.Module):
 
 def _config(tokenizer: SemanticTokenizer) -> dict[str, Any]:
     features = type(tokenizer.features)
+    # By the name that is public, where it has one: the file it is defined in may change.
+    public = getattr(importlib.import_module(OWN_PACKAGE), features.__name__, None) is features
     return {
         "class_path": f"{OWN_PACKAGE}.{type(tokenizer).__name__}",
         "init_args": {
             "features": {
-                "class_path": f"{features.__module__}.{features.__qualname__}",
+                "class_path": f"{OWN_PACKAGE if public else features.__module__}.{features.__qualname__}",
                 "init_args": tokenizer.features.init_args(),
             },
             "num_clusters": tokenizer.vocab_size,

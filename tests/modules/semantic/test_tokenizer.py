@@ -119,7 +119,7 @@ def test_folder_holds_the_codebook_and_not_the_encoder(encoders, tmp_path):
         "class_path": "modules.semantic.SemanticTokenizer",
         "init_args": {
             "features": {
-                "class_path": "modules.semantic.transformers_features.TransformersFeatures",
+                "class_path": "modules.semantic.TransformersFeatures",
                 "init_args": {"model": encoders["hubert"], "layer": 2, "revision": None},
             },
             "num_clusters": 16,
