@@ -10,7 +10,6 @@ from modules.codec.soundstream.discriminators import (
 )
 from modules.codec.soundstream.losses import ComplexSpectralLoss, MultiScaleMelLoss
 from modules.codec.soundstream.quantizer import ResidualVectorQuantizer
-from modules.codec.soundstream.schedule import WarmupCosine
 from modules.codec.soundstream.spectral import SpectralDecoder, SpectralEncoder
 from modules.codec.soundstream.training import SoundStreamTraining
 
@@ -27,6 +26,5 @@ __all__ = [
     "SpectralDecoder",
     "SpectralEncoder",
     "SpectralPatchDiscriminator",
-    "WarmupCosine",
     "WaveformDiscriminator",
 ]

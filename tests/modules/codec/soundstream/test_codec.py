@@ -122,7 +122,7 @@ def test_identity_follows_the_weights():
 
 @pytest.mark.parametrize(
     "class_path",
-    ["os.system", "modules.codec.soundstream.pretrained.snapshot_download", "modules.codec.soundstream.WarmupCosine"],
+    ["os.system", "modules.codec.soundstream.pretrained.snapshot_download", "modules.warmup.WarmupCosine"],
 )
 def test_a_folder_that_names_a_foreign_class_is_refused(class_path, tmp_path):
     light().save_pretrained(tmp_path)

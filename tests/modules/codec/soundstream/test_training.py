@@ -20,9 +20,9 @@ from modules.codec.soundstream import (
     SpectralEncoder,
     SpectralPatchDiscriminator,
     STFTDiscriminator,
-    WarmupCosine,
     WaveformDiscriminator,
 )
+from modules.warmup import WarmupCosine
 
 HOP = 64
 WEIGHTS = {"mel": 1.0, "spectrum": 1.0, "commitment": 0.1, "adversarial": 0.1, "features": 0.1}
