@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -51,6 +52,37 @@ class AudioCodec(nn.Module, ABC):
         Returns:
             Audio at ``sample_rate``, float32, shape ``[B, T * hop_length]``.
         """
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up what is decoded: the sum of the code vectors of a frame.
+
+        Args:
+            codes: int64, shape ``[B, Q', T]`` with ``Q' <= num_quantizers``.
+
+        Returns:
+            Latents, float32, shape ``[B, T, d]``.
+
+        Raises:
+            NotImplementedError: The codec does not tell.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not give its latents")
+
+    @torch.no_grad()
+    def code_vectors(self) -> Tensor:
+        """Give what each code adds to the latent, up to a constant per level.
+
+        Returns:
+            Float32, shape ``[Q, C, d]``, each level with mean zero.
+        """
+        device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
+        every = torch.arange(self.codebook_size, device=device)
+        levels = []
+        for level in range(self.num_quantizers):
+            codes = torch.zeros(1, self.num_quantizers, self.codebook_size, dtype=torch.long, device=device)
+            codes[:, level] = every
+            vectors = self.latents(codes)[0].float()
+            levels.append(vectors - vectors.mean(0))
+        return torch.stack(levels)
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

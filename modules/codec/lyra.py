@@ -118,6 +118,10 @@ class LyraCodec(FrozenCodec):
         latents = self.quantizer.decode(codes.to(self.quantizer.codebooks.device))
         return torch.stack([self.networks.synthesise(row) for row in latents]).to(codes.device)
 
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up the sum of the code vectors, ``[B, Q', T] -> [B, T, d]``."""
+        return self.quantizer.decode(codes)
+
 
 def _interpreter(model: bytes) -> Any:
     try:

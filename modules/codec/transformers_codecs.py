@@ -77,6 +77,10 @@ class DacCodec(TransformersCodec):
         # Each odd stride of the decoder loses a few samples at the end: 8 of the 16 kHz model, whatever T is.
         return self.model.decode(audio_codes=codes).audio_values
 
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up the sum of the code vectors, ``[B, Q', T] -> [B, T, d]``."""
+        return self.model.quantizer.from_codes(codes)[0].transpose(1, 2)
+
 
 class EncodecCodec(TransformersCodec):
     """EnCodec (Défossez et al. 2022): 75 frames/s x 32 levels x 1024 at 24 kHz; 0.75 kbit/s per level.
@@ -104,6 +108,10 @@ class EncodecCodec(TransformersCodec):
     def _decode(self, codes: Tensor) -> Tensor:
         return self.model.decode(codes[None], audio_scales=[None]).audio_values[:, 0]
 
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up the sum of the code vectors, ``[B, Q', T] -> [B, T, d]``."""
+        return self.model.quantizer.decode(codes.transpose(0, 1)).transpose(1, 2)
+
 
 class MimiCodec(TransformersCodec):
     """Mimi (Défossez et al. 2024): 12.5 frames/s x 32 levels x 2048 at 24 kHz.
@@ -125,6 +133,10 @@ class MimiCodec(TransformersCodec):
     def _decode(self, codes: Tensor) -> Tensor:
         return self.model.decode(codes).audio_values[:, 0]
 
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up the sum of the code vectors, ``[B, Q', T] -> [B, T, d]``."""
+        return self.model.quantizer.decode(codes).transpose(1, 2)
+
 
 class XcodecCodec(TransformersCodec):
     """X-Codec (Ye et al. 2024): 50 frames/s x 8 levels x 1024 at 16 kHz, on convolutional and HuBERT features."""
@@ -142,6 +154,10 @@ class XcodecCodec(TransformersCodec):
 
     def _decode(self, codes: Tensor) -> Tensor:
         return self.model.decode(codes).audio_values[:, 0]
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up the sum of the code vectors, ``[B, Q', T] -> [B, T, d]``."""
+        return self.model.quantizer.decode(codes.transpose(0, 1)).transpose(1, 2)
 
 
 def _load_frozen(model_class: type[PreTrainedModel], folder: Path, name: str) -> Any:

@@ -1,6 +1,7 @@
 """SoundStorm: masked prediction of RVQ tokens from semantic tokens, decoded level by level in parallel."""
 
 from modules.soundstorm.decoding import PassTrace, decode
+from modules.soundstorm.initialization import initialize_from_codebooks
 from modules.soundstorm.masking import Draw, MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.module import SoundStorm
 from modules.soundstorm.network import SoundStormNetwork
@@ -17,4 +18,5 @@ __all__ = [
     "apply_masks",
     "decode",
     "draw_masks",
+    "initialize_from_codebooks",
 ]

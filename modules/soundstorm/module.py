@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modules.batches import GeneratedBatch, TokenBatch
+from modules.optimizers import parameter_groups
 from modules.soundstorm.decoding import decode
 from modules.soundstorm.masking import MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.metrics import TokenPrediction
@@ -22,8 +23,7 @@ class SoundStorm(LightningModule):
 
     Args:
         network: The network.
-        optimizer: Makes the optimizer from parameter groups; biases, norms and embeddings are in a group of their own
-            without weight decay.
+        optimizer: Makes the optimizer from the groups of :func:`modules.optimizers.parameter_groups`.
         lr_scheduler: Makes the learning-rate schedule, stepped once per optimizer step.
         schedule: How :meth:`generate` decodes; the paper's schedule if None.
         masking: Departures from the paper's training mask; none if None.
@@ -179,13 +179,7 @@ class SoundStorm(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, with weight decay for matrices only, and the schedule, stepped per optimizer step."""
-        embeddings = {id(m.weight) for m in self.network.modules() if isinstance(m, nn.Embedding)}
-        bare = {id(self.network.head_bias)}
-        decay, no_decay = [], []
-        for parameter in self.network.parameters():
-            plain = parameter.ndim < 2 or id(parameter) in embeddings or id(parameter) in bare
-            (no_decay if plain else decay).append(parameter)
-        optimizer = self.optimizer([{"params": decay}, {"params": no_decay, "weight_decay": 0.0}])
+        optimizer = self.optimizer(parameter_groups(self.network, hidden=self.network.trunk))
         if self.lr_scheduler is None:
             return optimizer
         return {

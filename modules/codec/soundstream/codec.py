@@ -90,6 +90,10 @@ class SoundStream(AudioCodec):
         with torch.autocast(codes.device.type, enabled=False):
             return self.decoder(self.quantizer.decode(codes))
 
+    def latents(self, codes: Tensor) -> Tensor:
+        """Look up the sum of the code vectors, ``[B, Q', T] -> [B, T, d]``."""
+        return self.quantizer.decode(codes)
+
     def identity(self) -> dict[str, Any]:
         """Name the codec; ``revision`` is a digest of the weights."""
         return {

@@ -143,3 +143,14 @@ def test_identity_follows_the_weights_not_the_folder(codec, kind, build, tiny_fo
     tensors[name] = tensors[name] + 1e-3
     save_file(tensors, weights, metadata={"format": "pt"})
     assert build(kind, folder=copied).identity()["revision"] != codec.identity()["revision"]
+
+
+def test_code_vectors_add_up_to_the_latent(codec):
+    codes = torch.randint(codec.codebook_size, (2, codec.num_quantizers, 6))
+    vectors = codec.code_vectors()
+    assert vectors.shape[:2] == (codec.num_quantizers, codec.codebook_size)
+    total = sum(vectors[level][codes[:, level]] for level in range(codec.num_quantizers))
+    latents = codec.latents(codes)
+    assert total.flatten(0, 1).std() > 0
+    difference = (latents - total).flatten(0, 1)
+    torch.testing.assert_close(difference, difference[:1].expand_as(difference), rtol=1e-4, atol=1e-4)
