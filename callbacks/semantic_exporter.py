@@ -3,7 +3,10 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from modules.semantic.distillation import SemanticDistillation
 from modules.semantic.module import SemanticTokenizerTraining
+
+FITS = (SemanticTokenizerTraining, SemanticDistillation)
 
 
 class SemanticExporter(Callback):
@@ -22,12 +25,23 @@ class SemanticExporter(Callback):
         Raises:
             TypeError: The model is not one that fits a semantic tokenizer.
         """
-        if not isinstance(pl_module, SemanticTokenizerTraining):
-            raise TypeError(f"SemanticExporter needs a SemanticTokenizerTraining, not a {type(pl_module).__name__}")
+        if not isinstance(pl_module, FITS):
+            raise TypeError(
+                "SemanticExporter needs a SemanticTokenizerTraining or a SemanticDistillation, not a "
+                f"{type(pl_module).__name__}"
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder, on the first rank."""
-        assert isinstance(pl_module, SemanticTokenizerTraining)
+        self._export(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the folder, unless the validation is one of ``fit``: it turns a checkpoint into the folder."""
+        if trainer.state.fn == "validate":
+            self._export(trainer, pl_module)
+
+    def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, FITS)
         if not pl_module.tokenizer.fitted:
             rank_zero_warn("the fit ended before k-means began: no semantic tokenizer was written")
         elif trainer.is_global_zero:

@@ -51,6 +51,10 @@ class SpeechFeatures(nn.Module, ABC):
     def init_args(self) -> dict[str, Any]:
         """Arguments, fit for YAML, that construct these features again."""
 
+    def weights(self) -> dict[str, Tensor]:
+        """Tensors that the folder of a tokenizer carries along; none where weights lie elsewhere, or there are none."""
+        return {}
+
     @torch.no_grad()
     def forward(self, audio: Tensor) -> Tensor:
         """Compute the features of audio.

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from modules.semantic.features import SpeechFeatures
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "model.safetensors", "README.md"
+FEATURES = "features."  # prefix of what the features have learnt, among the tensors
 OWN_PACKAGE = "modules.semantic"  # the only classes a configuration file may name
 
 
@@ -227,7 +228,9 @@ class SemanticTokenizer(nn.Module):
         self.require_codebook()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("mean", "std", "centroids")}
+        tensors = {name: getattr(self, name) for name in ("mean", "std", "centroids")}
+        tensors |= {f"{FEATURES}{name}": tensor for name, tensor in self.features.weights().items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"features": json.dumps(self.features.identity(), sort_keys=True)}
         save_file(tensors, temporary := _temporary(folder / WEIGHTS_FILE), metadata=metadata)
         os.replace(temporary, folder / WEIGHTS_FILE)
@@ -267,13 +270,16 @@ class SemanticTokenizer(nn.Module):
         built = features if features is not None else _build_features(args["features"], root / CONFIG_FILE)
         with safe_open(root / WEIGHTS_FILE, framework="pt") as file:
             fitted_on = json.loads((file.metadata() or {}).get("features", "null"))
-            mean, std, centroids = (file.get_tensor(name) for name in ("mean", "std", "centroids"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        learnt = {name.removeprefix(FEATURES): t for name, t in tensors.items() if name.startswith(FEATURES)}
+        if learnt and features is None:
+            built.load_state_dict(learnt)
         if fitted_on is not None and fitted_on != built.identity():
             raise ValueError(
                 f"the codebook in {folder} was fitted on the features {fitted_on}, not on {built.identity()}"
             )
         tokenizer = cls(built, num_clusters=args["num_clusters"], pool=args["pool"])
-        tokenizer.set_codebook(mean, std, centroids)
+        tokenizer.set_codebook(tensors["mean"], tensors["std"], tensors["centroids"])
         return tokenizer
 
 

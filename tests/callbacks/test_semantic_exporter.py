@@ -49,5 +49,5 @@ def test_nothing_is_written_before_there_is_a_codebook(tmp_path, model):
 
 
 def test_other_models_are_refused_before_they_train(tmp_path):
-    with pytest.raises(TypeError, match="needs a SemanticTokenizerTraining, not a BoringModel"):
+    with pytest.raises(TypeError, match="or a SemanticDistillation, not a BoringModel"):
         fit(tmp_path, BoringModel(), max_epochs=1)

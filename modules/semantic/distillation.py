@@ -1,0 +1,144 @@
+"""Teaching a small network the semantic tokens of a large one."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from modules.optimizers import parameter_groups
+from modules.semantic.distilled import DistilledFeatures
+from modules.semantic.tokenizer import SemanticTokenizer
+
+
+class SemanticDistillation(LightningModule):
+    """Train :class:`DistilledFeatures` to stand in for the features of a fitted semantic tokenizer.
+
+    The student sees each crop with noise, the teacher without. Two losses: the mean squared distance of the
+    standardised features, and the cross-entropy of the teacher's token among all centroids, by distance. The result,
+    :attr:`tokenizer`, has the teacher's centroids: its tokens mean what the teacher's mean.
+
+    Logged: ``val/agreement``, the share of frames with the teacher's token; ``val/agreement_top5``; ``val/distance``.
+
+    Args:
+        teacher: A fitted tokenizer.
+        student: The features to train.
+        optimizer: Makes the optimizer from the groups of :func:`modules.optimizers.parameter_groups`.
+        lr_scheduler: Makes the learning-rate schedule, stepped once per optimizer step.
+        token_weight: Weight of the cross-entropy beside the squared distance.
+        noise_db: Lowest and highest level of the noise in the student's input, in dB below the crop's own; no noise
+            where None.
+
+    Raises:
+        ValueError: Student and teacher differ in rate or width.
+        RuntimeError: The teacher has no codebook yet.
+    """
+
+    def __init__(
+        self,
+        teacher: SemanticTokenizer,
+        student: DistilledFeatures,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        token_weight: float = 0.3,
+        noise_db: tuple[float, float] | None = (-50.0, -15.0),
+    ) -> None:
+        super().__init__()
+        teacher.require_codebook()
+        for name in ("sample_rate", "hop_length"):
+            if getattr(student, name) != getattr(teacher, name):
+                raise ValueError(
+                    f"the student has {name}={getattr(student, name)}, the teacher {getattr(teacher, name)}"
+                )
+        if student.dim != teacher.features.dim:
+            raise ValueError(f"the student's features are {student.dim} wide, the teacher's {teacher.features.dim}")
+        # The teacher's weights are left out of checkpoints.
+        self.strict_loading = False
+        self.teacher = teacher.requires_grad_(False)
+        student.teaching = True
+        self.student = student
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.token_weight, self.noise_db = token_weight, noise_db
+        # How sharply a distance decides; learnt, from about the spread of frames around a centroid.
+        self.log_scale = nn.Parameter(torch.tensor(0.0))
+
+    @property
+    def tokenizer(self) -> SemanticTokenizer:
+        """The student's features with the teacher's centroids."""
+        tokenizer = SemanticTokenizer(self.student, num_clusters=self.teacher.vocab_size)
+        tokenizer.set_codebook(
+            torch.zeros(self.student.dim), torch.ones(self.student.dim), self.teacher.centroids.cpu()
+        )
+        return tokenizer
+
+    def compare(self, audio: Tensor, heard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Let both work on the same audio.
+
+        Args:
+            audio: What the teacher hears, ``[B, N]``.
+            heard: What the student hears, ``[B, N]``.
+
+        Returns:
+            Mean squared distance of the features ``[]``, logits over centroids ``[B * T, K]``, teacher's tokens
+            ``[B * T]``.
+        """
+        with torch.no_grad():
+            wanted = self.teacher.standardize(self.teacher.frames(audio))
+            tokens = self.teacher.nearest(wanted)[0]
+        found = self.student.predict(heard)
+        # Encoders make a frame or two fewer than there is audio.
+        frames = min(found.shape[1], wanted.shape[1])
+        found, wanted, tokens = found[:, :frames].float(), wanted[:, :frames], tokens[:, :frames]
+        # Squared distances to the centroids, per dimension, without the part that all centroids share.
+        logits = (2 * found @ self.teacher.centroids.T - self.teacher.centroids.square().sum(1)) / self.student.dim
+        logits = logits * (10 * self.log_scale.exp())
+        return F.mse_loss(found, wanted), logits.flatten(0, 1), tokens.flatten()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Take a batch of crops ``[B, N]``."""
+        distance, logits, tokens = self.compare(batch, self._add_noise(batch))
+        cross_entropy = F.cross_entropy(logits, tokens)
+        loss = distance + self.token_weight * cross_entropy
+        agreement = (logits.argmax(-1) == tokens).float().mean()
+        self.log_dict({"train/loss": loss, "train/distance": distance, "train/cross_entropy": cross_entropy})
+        self.log("train/agreement", agreement, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Measure agreement on clean crops ``[B, N]``."""
+        distance, logits, tokens = self.compare(batch, batch)
+        best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
+        hits = (best == tokens[:, None]).float()
+        values = {
+            "val/agreement": hits[:, 0].mean(),
+            "val/agreement_top5": hits.sum(-1).mean(),
+            "val/distance": distance,
+        }
+        self.log_dict(values, prog_bar=True, batch_size=len(batch), sync_dist=True)
+
+    def _add_noise(self, audio: Tensor) -> Tensor:
+        if self.noise_db is None:
+            return audio
+        low, high = self.noise_db
+        level = low + (high - low) * torch.rand(len(audio), 1, device=audio.device)
+        power = audio.square().mean(1, keepdim=True).sqrt()
+        return audio + torch.randn_like(audio) * power * 10 ** (level / 20)
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer, with weight decay for matrices only, and the schedule, stepped per optimizer step."""
+        groups = parameter_groups(self.student, hidden=self.student.trunk)
+        next(group for group in groups if group.get("weight_decay") == 0.0)["params"].append(self.log_scale)
+        optimizer = self.optimizer(groups)
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The student alone: the teacher stays where it was loaded from."""
+        state = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in state.items() if not name.startswith("teacher.")}

@@ -1,0 +1,145 @@
+"""Speech features that imitate those of a large encoder, small enough to ship."""
+
+import math
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
+
+from modules.layers import Conformer
+from modules.semantic.features import SpeechFeatures
+
+FLOOR = 1e-6  # of a band's energy, that of noise at about -60 dBFS
+
+
+class DistilledFeatures(SpeechFeatures):
+    """Log-mel spectrum, then a small Conformer that was taught the standardised features of a teacher.
+
+    A new one knows nothing: :class:`modules.semantic.distillation.SemanticDistillation` trains it. Its weights lie in
+    the folder of the tokenizer that uses it. Frame t covers samples ``t * hop_length`` to ``(t + 1) * hop_length``.
+
+    Args:
+        dim: Width of the teacher's features.
+        model_dim: Width of the Conformer.
+        num_layers: Its blocks.
+        num_heads: Its attention heads.
+        ffn_dim: Hidden width of its feed-forward layers.
+        conv_kernel_size: Odd kernel of its convolutions, in frames.
+        dropout: Dropout while it is trained.
+        sample_rate: Samples per second, in Hz.
+        hop_length: Samples per frame; spectra are taken at twice the rate of frames.
+        num_mels: Mel bands.
+
+    Raises:
+        ValueError: ``hop_length`` is odd.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        model_dim: int = 256,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        ffn_dim: int = 1024,
+        conv_kernel_size: int = 15,
+        dropout: float = 0.0,
+        sample_rate: int = 16_000,
+        hop_length: int = 320,
+        num_mels: int = 64,
+    ) -> None:
+        super().__init__()
+        if hop_length % 2:
+            raise ValueError(f"hop_length={hop_length} must be even: a frame is made of two spectra")
+        self.dim, self.sample_rate, self.hop_length = dim, sample_rate, hop_length
+        self.arguments = {
+            "dim": dim,
+            "model_dim": model_dim,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "ffn_dim": ffn_dim,
+            "conv_kernel_size": conv_kernel_size,
+            "dropout": dropout,
+            "sample_rate": sample_rate,
+            "hop_length": hop_length,
+            "num_mels": num_mels,
+        }
+        window_length = 2 * hop_length
+        filters = mel_filter_bank(
+            num_frequency_bins=window_length // 2 + 1,
+            num_mel_filters=num_mels,
+            min_frequency=0.0,
+            max_frequency=sample_rate / 2,
+            sampling_rate=sample_rate,
+            mel_scale="htk",
+        )
+        self.filters: Tensor
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+        self.window: Tensor
+        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        self.embed = nn.Linear(2 * num_mels, model_dim)
+        self.trunk = Conformer(
+            model_dim, num_layers, num_heads, ffn_dim, conv_kernel_size, conv_expansion=1, dropout=dropout
+        )
+        self.head = nn.Linear(model_dim, dim)
+        self.teaching = False
+
+    def num_frames(self, num_samples: int) -> int:
+        """``ceil(num_samples / hop_length)``."""
+        return math.ceil(num_samples / self.hop_length)
+
+    def predict(self, audio: Tensor) -> Tensor:
+        """Compute the features with gradients.
+
+        Args:
+            audio: Mono audio, shape ``[B, N]``.
+
+        Returns:
+            The teacher's standardised features as far as they were learnt, shape ``[B, num_frames(N), dim]``.
+        """
+        return self.head(self.trunk(self.embed(self._spectra(audio))))
+
+    def extract(self, audio: Tensor) -> Tensor:
+        """Compute the features: ``[B, N]`` to ``[B, T, dim]``."""
+        return self.predict(audio)
+
+    @torch.no_grad()
+    def _spectra(self, audio: Tensor) -> Tensor:
+        """Log-mel spectra at twice the rate of frames, two to a frame, each band free of its mean over the audio."""
+        with torch.autocast(audio.device.type, enabled=False):
+            hop, window = self.hop_length // 2, 2 * self.hop_length
+            count = 2 * self.num_frames(audio.shape[1])
+            before = (window - hop) // 2
+            after = (count - 1) * hop + window - before - audio.shape[1]
+            frames = nn.functional.pad(audio.float(), (before, after)).unfold(1, window, hop)
+            energies = torch.fft.rfft(frames * self.window).abs().square() / self.window.square().sum()
+            mels = (energies @ self.filters).clamp_min(FLOOR).log()
+            return ((mels - mels.mean(1, keepdim=True)) / 3).unflatten(1, (-1, 2)).flatten(2)
+
+    def train(self, mode: bool = True) -> "DistilledFeatures":
+        """Switch dropout on and off while it is taught; stay in evaluation mode otherwise."""
+        nn.Module.train(self, mode and self.teaching)
+        return self
+
+    def weights(self) -> dict[str, Tensor]:
+        """What was learnt, in half precision."""
+        return {name: tensor.half() for name, tensor in self.state_dict().items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Name the features; ``revision`` is a digest of the weights as they are kept on disk."""
+        digest = xxhash.xxh3_64()
+        for name, tensor in sorted(self.weights().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy())
+        return {
+            "name": "distilled",
+            "revision": f"xxh3:{digest.hexdigest()}",
+            "sample_rate": self.sample_rate,
+            "hop_length": self.hop_length,
+            "dim": self.dim,
+        }
+
+    def init_args(self) -> dict[str, Any]:
+        """Arguments that construct these features again, without what was learnt."""
+        return dict(self.arguments)

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+from callbacks.semantic_exporter import SemanticExporter
+from modules.optimizers import MuonWithAdamW
+from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
+from modules.semantic.distillation import SemanticDistillation
+
+
+def make_teacher(num_clusters=8):
+    tokenizer = SemanticTokenizer(LogMelFeatures(num_mels=6, context=0), num_clusters)
+    frames = tokenizer.frames(make_audio()).flatten(0, 1)
+    tokenizer.mean.copy_(frames.mean(0))
+    tokenizer.std.copy_(frames.std(0))
+    tokenizer.centroids.copy_(tokenizer.standardize(frames)[:: len(frames) // num_clusters][:num_clusters])
+    return tokenizer
+
+
+def make_student(dim=6):
+    torch.manual_seed(0)
+    return DistilledFeatures(dim, model_dim=16, num_layers=1, num_heads=2, ffn_dim=32, conv_kernel_size=3, num_mels=12)
+
+
+def make_audio(rows=8, seconds=1.0):
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.arange(round(16000 * seconds)) / 16000
+    # Tones that change every tenth of a second, so that frames differ.
+    pitch = 200 + 3000 * torch.rand(rows, round(10 * seconds) + 1, generator=generator)
+    pitch = pitch.repeat_interleave(1600, dim=1)[:, : len(steps)]
+    return 0.3 * torch.sin(2 * torch.pi * pitch * steps)
+
+
+def fit(folder, steps=60, **changes):
+    module = SemanticDistillation(
+        make_teacher(), make_student(), lambda groups: MuonWithAdamW(groups, lr=0.02, adamw_lr=0.02), **changes
+    )
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_steps=steps, max_epochs=-1, logger=False, default_root_dir=folder,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        callbacks=[SemanticExporter(str(folder / "student"))],
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(list(make_audio()), batch_size=8))
+    return module, trainer
+
+
+def agreement(tokenizer, teacher):
+    audio = make_audio()
+    return (tokenizer.encode(audio) == teacher.encode(audio)).float().mean().item()
+
+
+def test_the_student_learns_the_teachers_tokens(tmp_path):
+    untaught = SemanticTokenizer(make_student(), 8)
+    untaught.set_codebook(torch.zeros(6), torch.ones(6), make_teacher().centroids)
+    before = agreement(untaught, make_teacher())
+    module, _ = fit(tmp_path)
+    assert before < 0.4
+    assert agreement(module.tokenizer, make_teacher()) > 0.7
+
+
+def test_the_folder_gives_the_same_tokens_without_the_teacher(tmp_path):
+    module, _ = fit(tmp_path)
+    loaded = SemanticTokenizer.from_pretrained(str(tmp_path / "student"))
+    assert loaded.identity() == module.tokenizer.identity()
+    assert agreement(loaded, module.tokenizer) > 0.98  # weights are kept in half precision
+    assert torch.equal(loaded.centroids, module.teacher.centroids)
+
+
+def test_another_student_is_another_tokenizer():
+    first, second = make_student(), make_student()
+    assert first.identity() == second.identity()
+    with torch.no_grad():
+        second.head.bias += 0.1
+    assert first.identity() != second.identity()
+
+
+def test_a_checkpoint_holds_the_student_alone(tmp_path):
+    module, trainer = fit(tmp_path, steps=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    state = torch.load(tmp_path / "one.ckpt", weights_only=True)["state_dict"]
+    assert {name.split(".")[0] for name in state} == {"student", "log_scale"}
+    module.load_state_dict(state, strict=module.strict_loading)
+
+
+def test_the_student_hears_noise_and_the_teacher_does_not(monkeypatch):
+    module = SemanticDistillation(make_teacher(), make_student(), noise_db=(-10.0, -10.0))
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
+    heard = {}
+    monkeypatch.setattr(
+        module.student, "predict", lambda audio: heard.setdefault("student", audio)[:, ::320, None].expand(-1, -1, 6)
+    )
+    frames = module.teacher.frames
+    monkeypatch.setattr(module.teacher, "frames", lambda audio: frames(heard.setdefault("teacher", audio)))
+    audio = make_audio()
+    module.training_step(audio, 0)
+    assert torch.equal(heard["teacher"], audio)
+    noise = heard["student"] - audio
+    ratio = 10 * torch.log10(noise.square().mean(1) / audio.square().mean(1))
+    torch.testing.assert_close(ratio, torch.full_like(ratio, -10.0), atol=0.3, rtol=0)
+
+
+def test_frames_are_the_codecs():
+    features = make_student()
+    for samples in (1, 319, 320, 321, 16000):
+        assert features(torch.zeros(1, samples)).shape == (1, -(-samples // 320), 6)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [(make_student(7), "7 wide"), (DistilledFeatures(6, 16, 1, 2, 32, hop_length=640), "hop_length=640")],
+)
+def test_a_student_of_another_shape_is_refused(student, message):
+    with pytest.raises(ValueError, match=message):
+        SemanticDistillation(make_teacher(), student)
+
+
+def test_a_teacher_without_codebook_is_refused():
+    with pytest.raises(RuntimeError, match="no codebook"):
+        SemanticDistillation(SemanticTokenizer(LogMelFeatures(num_mels=6, context=0), 8), make_student())
