@@ -82,10 +82,14 @@ def checkout(tmp_path_factory):
         copy = root / "configs" / name(path)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text)
-    tokenizer = SemanticTokenizer(LogMelFeatures(), num_clusters=256)
-    dim = tokenizer.features.dim
-    tokenizer.set_codebook(torch.zeros(dim), torch.ones(dim), torch.randn(256, dim))
-    for folder in {"runs/demo/semantic", "runs/semantic/w2v_bert/tokenizer"}:
+    demo, other = LogMelFeatures(), LogMelFeatures(num_mels=512, context=0, window_length=4096)
+    for folder, features in {
+        "runs/demo/semantic": demo,
+        "runs/semantic/w2v_bert/tokenizer": demo,
+        "runs/semantic/whisper_base/tokenizer": other,  # as wide as the teacher that configs/semantic/distilled.yaml has
+    }.items():
+        tokenizer = SemanticTokenizer(features, num_clusters=256)
+        tokenizer.set_codebook(torch.zeros(features.dim), torch.ones(features.dim), torch.randn(256, features.dim))
         tokenizer.save_pretrained(root / folder)
     (root / "checkpoints").symlink_to(ROOT / "checkpoints")
     (root / "datamodules").symlink_to(ROOT / "datamodules")
