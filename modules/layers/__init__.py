@@ -1,6 +1,19 @@
 """Blocks shared by the systems."""
 
 from modules.layers.conformer import Conformer, ConformerBlock
+from modules.layers.continuation import Continuation, pack, unpack
 from modules.layers.rotary import apply_rotary, rotary_angles
+from modules.layers.transformer import KeyValueCache, Transformer, rotary_at
 
-__all__ = ["Conformer", "ConformerBlock", "apply_rotary", "rotary_angles"]
+__all__ = [
+    "Conformer",
+    "ConformerBlock",
+    "Continuation",
+    "KeyValueCache",
+    "Transformer",
+    "apply_rotary",
+    "pack",
+    "rotary_angles",
+    "rotary_at",
+    "unpack",
+]
