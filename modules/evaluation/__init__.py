@@ -1,10 +1,12 @@
 """Evaluation: scorers for rendered speech and the LightningModule that runs them."""
 
 from modules.evaluation.consistency import AcousticConsistency
+from modules.evaluation.consistency_training import ConsistencyEmbedding, ConsistencyTraining
 from modules.evaluation.items import SPLITS, EvaluationBatch, EvaluationItem, split_of
 from modules.evaluation.mel_distance import MelDistance
 from modules.evaluation.metrics import GroupedRatio
 from modules.evaluation.module import AbsentScorer, EvaluationModule, ScoredItem
+from modules.evaluation.pooled_conformer import PooledConformer
 from modules.evaluation.quality import Dnsmos
 from modules.evaluation.recognition import Recognizer, WhisperRecognizer
 from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
@@ -15,6 +17,8 @@ __all__ = [
     "SPLITS",
     "AbsentScorer",
     "AcousticConsistency",
+    "ConsistencyEmbedding",
+    "ConsistencyTraining",
     "Dnsmos",
     "EvaluationBatch",
     "EvaluationItem",
@@ -22,6 +26,7 @@ __all__ = [
     "GroupedRatio",
     "Measure",
     "MelDistance",
+    "PooledConformer",
     "Recognizer",
     "ScoredItem",
     "Scorer",

@@ -14,8 +14,9 @@ class AcousticConsistency(Scorer):
     """Cosine of the first seconds with every later, non-overlapping crop of the same audio.
 
     For a prompted system the first crop is the prompt, as in the paper (section 4.2, Figure 2). The paper embeds the
-    crops with a model trained for the purpose, which is not public; here any voice embedding takes its place, so that
-    only values of the same embedding compare.
+    crops with a model trained for the purpose, which is not public; ``ConsistencyTraining`` trains one like it and
+    ``ConsistencyEmbedding`` brings it here. Any other voice embedding can take its place. Only values of the same
+    embedding compare.
 
     Args:
         embedding: What hears voices.
