@@ -94,4 +94,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(newest.name)
             os.replace(temporary, link)
-        super().remove_checkpoint(path)
+        super().remove_checkpoint(file)
