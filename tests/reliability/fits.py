@@ -16,10 +16,11 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
+# So that the forked processes need not import them.
 import callbacks.preemption
-import callbacks.step_seed
-import datamodules.synthetic
-import modules.soundstorm  # noqa: F401  (so that the forked processes need not import them)
+import callbacks.step_seed  # noqa: F401
+import datamodules.synthetic  # noqa: F401
+import modules.soundstorm  # noqa: F401
 from pipeline.cli import console
 
 SIZES = {"num_quantizers": 2, "codebook_size": 16, "semantic_vocab_size": 8}
