@@ -1,5 +1,6 @@
 """Trains what hears whether two stretches of sound are from one recording: the paper's consistency scorer."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -55,18 +56,25 @@ def draw_crops(
     return Span(before, first), Span(first + between, second)
 
 
-def contrastive_loss(first: Tensor, second: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def contrastive_loss(
+    first: Tensor, second: Tensor, scale: Tensor, speakers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Compute CLIP's symmetric loss: which of the others is from the same recording?
 
     Args:
         first: Embeddings of length 1, ``[B, D]``.
         second: Embeddings of the other crops of the same recordings, in the same order, ``[B, D]``.
         scale: Inverse temperature, a scalar.
+        speakers: Number of each recording's speaker, int64 ``[B]``: other recordings of a speaker are not what a crop
+            is told from. In a corpus of thousands of speakers they are rare, in a small one they are most of a batch.
 
     Returns:
         The loss, and the share of crops whose partner is the nearest, both scalars.
     """
     logits = scale * first @ second.T
+    if speakers is not None:
+        others = (speakers[:, None] == speakers) & ~torch.eye(len(first), dtype=torch.bool, device=first.device)
+        logits = logits.masked_fill(others, -torch.inf)
     target = torch.arange(len(first), device=first.device)
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     found = torch.cat([logits.argmax(dim=0) == target, logits.argmax(dim=1) == target])
@@ -76,9 +84,9 @@ def contrastive_loss(first: Tensor, second: Tensor, scale: Tensor) -> tuple[Tens
 class ConsistencyTraining(LightningModule):
     """Contrastive training of the paper's consistency scorer (section 4.2).
 
-    Two random crops of a recording are a pair; the other recordings of the batch, over all ranks, are what they are
-    told from. Recordings too short for two crops are left out. Logged: ``train/loss``, ``train/accuracy`` and the
-    same of ``val``: the share of crops whose partner is the nearest of the batch, which depends on the batch size.
+    Two random crops of a recording are a pair; the recordings of other speakers in the batch, over all ranks, are what
+    they are told from. Recordings too short for two crops are left out. Logged: ``train/loss``, ``train/accuracy`` and
+    the same of ``val``: the share of crops whose partner is the nearest of the batch, which depends on its size.
     ``callbacks.scorer_exporter.ScorerExporter`` writes the folder that :class:`ConsistencyEmbedding` reads.
 
     Args:
@@ -159,25 +167,27 @@ class ConsistencyTraining(LightningModule):
         else:  # nothing here, but other ranks wait for gradients: zeros
             nothing = sum(p.sum() for p in self.network.parameters() if p.requires_grad) * 0.0
             first = second = self.network.head.weight.new_zeros(0, self.network.head.out_features) + nothing
+        named = [batch.speakers[row] or f"\0{batch.ids[row]}" for row, pair in enumerate(spans) if pair]
+        speakers = torch.tensor([zlib.crc32(name.encode()) for name in named], dtype=torch.int64, device=first.device)
         first, second = self._gather(torch.stack([first, second], dim=1)).unbind(dim=1)
+        speakers = self._gather(speakers)
         if not len(first):
             zero = first.sum() + 0.0 * self.log_scale
             return zero, zero.detach(), 0
         # Every rank computes the loss of all pairs: the gradients that DDP averages are those of one large batch.
-        loss, accuracy = contrastive_loss(first, second, self._scale())
+        loss, accuracy = contrastive_loss(first, second, self._scale(), speakers)
         return loss, accuracy, len(first)
 
-    def _gather(self, pairs: Tensor) -> Tensor:
-        """Pairs of this rank ``[B_r, 2, D]`` to those of all ranks ``[B, 2, D]``, keeping gradients."""
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Rows of this rank ``[B_r, ...]`` to those of all ranks ``[B, ...]``, keeping gradients."""
         if self.trainer.world_size == 1:
-            return pairs
-        gathered = self.all_gather(torch.tensor(len(pairs), device=self.device))
+            return rows
+        counts = self.all_gather(torch.tensor(len(rows), device=self.device))
+        assert isinstance(counts, Tensor)
+        padded = torch.cat([rows, rows.new_zeros(int(counts.max()) - len(rows), *rows.shape[1:])])
+        gathered = self.all_gather(padded, sync_grads=rows.requires_grad)
         assert isinstance(gathered, Tensor)
-        counts = gathered.tolist()
-        padded = F.pad(pairs, (0, 0, 0, 0, 0, max(counts) - len(pairs)))
-        gathered = self.all_gather(padded, sync_grads=True)
-        assert isinstance(gathered, Tensor)
-        return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
+        return torch.cat([of_rank[:count] for of_rank, count in zip(gathered, counts.tolist(), strict=True)])
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Everything but the frozen speech features, which stay where they were loaded from."""

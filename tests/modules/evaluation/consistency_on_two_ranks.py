@@ -14,6 +14,7 @@ RATE = 16_000
 # Exactly two crops of 2 s each, so that nothing is drawn; the last recording of rank 1 is too short.
 RECORDINGS = [torch.randn(4 * RATE, generator=torch.Generator().manual_seed(i)) * 0.1 for i in range(5)]
 RECORDINGS.append(torch.zeros(RATE))
+SPEAKERS = ["0", "1", "2", "3", "1", "5"]  # one of them on both ranks
 
 
 class Shard:
@@ -24,7 +25,9 @@ class Shard:
 
     def __getitem__(self, index):
         rows = [0, 1, 2] if index == 0 else [3, 4, 5]
-        return AudioBatch([str(r) for r in rows], [RECORDINGS[r] for r in rows], RATE, ["a"] * 3, [""] * 3, [])
+        return AudioBatch(
+            [str(r) for r in rows], [RECORDINGS[r] for r in rows], RATE, [SPEAKERS[r] for r in rows], [""] * 3, []
+        )
 
 
 def main(devices, file):
@@ -32,7 +35,7 @@ def main(devices, file):
     features = LogMelFeatures(num_mels=8, context=0, normalize=False)
     network = PooledConformer(features, output_dim=8, dim=8, num_heads=2, dropout=0.0)
     model = ConsistencyTraining(network, lambda p: torch.optim.SGD(p, lr=1.0), min_seconds=2.0, max_seconds=2.0)
-    joint = [AudioBatch([str(r) for r in range(6)], RECORDINGS, RATE, ["a"] * 6, [""] * 6, [])]
+    joint = [AudioBatch([str(r) for r in range(6)], RECORDINGS, RATE, SPEAKERS, [""] * 6, [])]
     data = DataLoader(Shard() if devices == 2 else joint, batch_size=None)
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp_fork" if devices == 2 else "auto", max_steps=1, logger=False,

@@ -90,6 +90,13 @@ def test_the_loss_is_that_of_clip():
     assert accuracy.item() == pytest.approx(1 / 3)
 
 
+def test_other_recordings_of_a_speaker_are_not_told_apart():
+    first, second = torch.eye(3), torch.eye(3)[[0, 2, 1]]
+    loss, _ = contrastive_loss(first, second, torch.tensor(2.0), torch.tensor([5, 7, 7]))
+    right, wrong = -math.log(math.exp(2) / (math.exp(2) + 2)), math.log(2)
+    assert loss.item() == pytest.approx((right + 2 * wrong) / 3)
+
+
 def test_a_clips_vector_does_not_depend_on_the_clips_beside_it():
     net = network().eval()
     clips = [torch.randn(seconds * RATE) for seconds in (2, 3, 2)]
