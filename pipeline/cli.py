@@ -37,7 +37,7 @@ def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``fit``, ``validate``, ``test``, ``predict`` or ``report``.
+    """Run ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``generate``.
 
     Args:
         args: Command-line arguments; those of the process if None.
@@ -50,6 +50,12 @@ def main(args: list[str] | None = None) -> None:
         parser.add_argument("results", nargs="+", type=Path, help="Folders that `soundstorm test` wrote.")
         parser.add_function_arguments(report, skip={"results"})
         report(**vars(parser.parse_args(arguments[1:])))
+    elif arguments[:1] == ["generate"]:
+        from pipeline.generate import generate
+
+        parser = ArgumentParser(prog="soundstorm generate", description="Say what a recording says in another voice.")
+        parser.add_function_arguments(generate)
+        generate(**vars(parser.parse_args(arguments[1:])))
     else:
         make_cli(args)
 

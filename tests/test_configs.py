@@ -86,7 +86,7 @@ def checkout(tmp_path_factory):
     for folder, features in {
         "runs/demo/semantic": demo,
         "runs/semantic/w2v_bert/tokenizer": demo,
-        "runs/semantic/whisper_base/tokenizer": other,  # as wide as the teacher that configs/semantic/distilled.yaml has
+        "runs/semantic/whisper_base/tokenizer": other,  # as wide as the teacher in distilled.yaml
     }.items():
         tokenizer = SemanticTokenizer(features, num_clusters=256)
         tokenizer.set_codebook(torch.zeros(features.dim), torch.ones(features.dim), torch.randn(256, features.dim))

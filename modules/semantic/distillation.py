@@ -1,5 +1,6 @@
 """Teaching a small network the semantic tokens of a large one."""
 
+import json
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class SemanticDistillation(LightningModule):
         # The teacher's weights are left out of checkpoints.
         self.strict_loading = False
         self.teacher = teacher.requires_grad_(False)
-        student.teaching = True
+        student.teaching, student.teacher = True, json.loads(json.dumps(teacher.identity()))
         self.student = student
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.token_weight, self.noise_db = token_weight, noise_db

@@ -31,6 +31,7 @@ class DistilledFeatures(SpeechFeatures):
         sample_rate: Samples per second, in Hz.
         hop_length: Samples per frame; spectra are taken at twice the rate of frames.
         num_mels: Mel bands.
+        teacher: Identity of the tokenizer whose tokens these features stand in for.
 
     Raises:
         ValueError: ``hop_length`` is odd.
@@ -48,6 +49,7 @@ class DistilledFeatures(SpeechFeatures):
         sample_rate: int = 16_000,
         hop_length: int = 320,
         num_mels: int = 64,
+        teacher: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if hop_length % 2:
@@ -65,6 +67,7 @@ class DistilledFeatures(SpeechFeatures):
             "hop_length": hop_length,
             "num_mels": num_mels,
         }
+        self.teacher = teacher
         window_length = 2 * hop_length
         filters = mel_filter_bank(
             num_frequency_bins=window_length // 2 + 1,
@@ -142,4 +145,4 @@ class DistilledFeatures(SpeechFeatures):
 
     def init_args(self) -> dict[str, Any]:
         """Arguments that construct these features again, without what was learnt."""
-        return dict(self.arguments)
+        return {**self.arguments, "teacher": self.teacher}

@@ -44,6 +44,8 @@ class SoundStormNetwork(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.dim, self.num_layers, self.num_heads, self.ffn_dim = dim, num_layers, num_heads, ffn_dim
+        self.conv_kernel_size, self.conv_expansion, self.dropout = conv_kernel_size, conv_expansion, dropout
         self.num_quantizers = num_quantizers
         self.codebook_size = codebook_size
         self.semantic_vocab_size = semantic_vocab_size

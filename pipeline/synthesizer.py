@@ -1,0 +1,278 @@
+"""The whole trained system as one object: speech in, speech in any voice out."""
+
+import json
+from collections.abc import Callable
+from math import ceil
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+
+from datamodules.audio_files import AudioReader, UnusableAudio
+from modules.codec.soundstream import SoundStream
+from modules.semantic import SemanticTokenizer
+from modules.soundstorm import DecodingSchedule, decode
+from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
+from modules.tokenization.alignment import align_tokens
+
+CONFIG_FILE = "config.yaml"
+PARTS = ("codec", "semantic", "soundstorm")
+# Longer recordings are tokenized in parts of about this length: what the features see need not grow.
+SEGMENT_SECONDS = 30.0
+
+
+class Synthesis(NamedTuple):
+    """Synthetic speech."""
+
+    audio: Tensor  # [N], float32 in [-1, 1]
+    sample_rate: int  # Hz
+
+
+class SpeechSynthesizer(nn.Module):
+    """Says what a recording says, in the voice of another one or in a voice drawn at random.
+
+    Speech becomes semantic tokens, SoundStorm makes acoustic tokens of them after those of the voice, the codec makes
+    audio of these. What is longer than the network was trained on is generated in chunks, each prompted by the end of
+    the chunk before (AudioLM's slide-and-prompt, which SoundStorm's paper uses for its baseline).
+
+    Args:
+        codec: Audio to acoustic tokens and back.
+        semantic: Audio to semantic tokens, at the codec's frame rate or a part of it.
+        trained: The network and the identities of the codec and the tokenizer it was trained with.
+        schedule: How to decode; the paper's schedule if None.
+        chunk_seconds: Longest stretch generated at once, prompt included.
+        prompt_seconds: Longest prompt, of a voice or of the chunk before.
+
+    Raises:
+        ValueError: The network was trained on tokens of another codec or tokenizer, or the lengths make no sense.
+    """
+
+    def __init__(
+        self,
+        codec: SoundStream,
+        semantic: SemanticTokenizer,
+        trained: TrainedNetwork,
+        schedule: DecodingSchedule | None = None,
+        chunk_seconds: float = 10.0,
+        prompt_seconds: float = 3.0,
+    ) -> None:
+        super().__init__()
+        _check_tokens("codec", [codec.identity()], trained.tokens["codec"])
+        # A distilled tokenizer may stand in for its teacher.
+        stand_in = [semantic.identity(), getattr(semantic.features, "teacher", None)]
+        _check_tokens("semantic", stand_in, trained.tokens["semantic"])
+        if not 0 < prompt_seconds < chunk_seconds / 2:
+            raise ValueError(
+                f"prompt_seconds={prompt_seconds} must be positive and less than half of chunk_seconds={chunk_seconds}"
+            )
+        self.codec, self.semantic, self.network, self.tokens = codec.eval(), semantic.eval(), *trained
+        self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (self.network.num_quantizers - 1))
+        self.chunk_seconds, self.prompt_seconds = chunk_seconds, prompt_seconds
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio that is made, in Hz."""
+        return self.codec.sample_rate
+
+    def forward(
+        self,
+        source: str | PathLike[str],
+        voice: str | PathLike[str] | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Synthesis:
+        """Say what a recording says.
+
+        Args:
+            source: Audio file with the words, of any rate, length and number of channels.
+            voice: Audio file whose first seconds give the voice, at least one second; None draws a voice.
+            seed: Of all that is drawn.
+            progress: Called after each chunk with the number of chunks done and of all.
+
+        Returns:
+            The speech.
+
+        Raises:
+            ValueError: A file cannot be used; it is named, with the reason.
+        """
+        semantic = self._semantic(self._read(source))
+        if voice is None:
+            prompt_semantic, prompt = semantic[:0], torch.zeros(self.network.num_quantizers, 0, dtype=torch.long)
+        else:
+            prompt_semantic, prompt = self._prompt(voice)
+        codes = self.generate(semantic, prompt_semantic, prompt, seed, progress)
+        # In parts as well: a minute of speech fits anywhere.
+        width = round(SEGMENT_SECONDS * self.codec.frame_rate)
+        audio = torch.cat([self.codec.decode(part[None])[0] for part in codes.split(width, dim=1)])
+        return Synthesis(audio.clamp(-1, 1).cpu(), self.sample_rate)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        semantic: Tensor,
+        prompt_semantic: Tensor,
+        prompt: Tensor,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Generate codes for semantic tokens of any length.
+
+        Args:
+            semantic: What to say, int64 ``[T]``, at the codec's frame rate.
+            prompt_semantic: What the voice says, int64 ``[P]``.
+            prompt: How, codes ``[Q, P]``.
+            seed: Of all that is drawn.
+            progress: Called after each chunk with the number of chunks done and of all.
+
+        Returns:
+            Codes ``[Q, T]``, without those of the voice.
+        """
+        rate = self.codec.frame_rate
+        overlap, width = round(self.prompt_seconds * rate), round(self.chunk_seconds * rate)
+        device = self.network.head_bias.device
+        sizes = _chunk_sizes(len(semantic), width - prompt.shape[1], width - overlap)
+        made = []
+        for number, target in enumerate(semantic.split(sizes)):
+            codes = decode(
+                self.network,
+                torch.cat([prompt_semantic, target])[None].to(device),
+                prompt[None].to(device),
+                schedule=self.schedule,
+                seed=seed + number,
+            )[0].cpu()
+            made.append(codes[:, prompt.shape[1] :])
+            # What was just said, and how, is what the next chunk goes on from.
+            prompt_semantic, prompt = torch.cat([prompt_semantic, target])[-overlap:], codes[:, -overlap:]
+            if progress:
+                progress(number + 1, len(sizes))
+        return torch.cat(made, dim=1)
+
+    def _prompt(self, voice: str | PathLike[str]) -> tuple[Tensor, Tensor]:
+        audio = self._read(voice)[: round(self.prompt_seconds * self.sample_rate)]
+        if len(audio) < self.sample_rate:
+            raise ValueError(
+                f"{voice} lasts {len(audio) / self.sample_rate:.2f} s; a voice takes at least 1 s, and the first "
+                f"{self.prompt_seconds:g} s of it are used"
+            )
+        return self._semantic(audio), self.codec.encode(audio[None].to(self._device))[0].cpu()
+
+    def _semantic(self, audio: Tensor) -> Tensor:
+        hop = self.codec.hop_length
+        width = round(SEGMENT_SECONDS * self.codec.frame_rate)
+        sizes = _chunk_sizes(-(-len(audio) // hop), width, width)
+        tokens, start = [], 0
+        for size in sizes:
+            part = audio[start * hop : (start + size) * hop]
+            found = self.semantic.encode(part[None].to(self._device))[0].cpu()
+            tokens.append(align_tokens(found, size, self.semantic.frame_rate, self.codec.frame_rate))
+            start += size
+        return torch.cat(tokens)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.network.head_bias.device
+
+    def _read(self, file: str | PathLike[str]) -> Tensor:
+        try:
+            return AudioReader(self.sample_rate, max_seconds=float("inf"))(Path(file))
+        except UnusableAudio as error:
+            raise ValueError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_pretrained(cls, source: str | PathLike[str]) -> "SpeechSynthesizer":
+        """Load a published system.
+
+        Args:
+            source: A folder as :meth:`save_pretrained` writes it, such as ``checkpoints/small-16k``, or the hub id of a
+                repository with such files.
+
+        Returns:
+            The system, on the CPU.
+
+        Raises:
+            FileNotFoundError: There is no such folder or repository, or it is incomplete.
+            ValueError: A file is damaged, or the parts do not belong together.
+        """
+        folder = _find(source)
+        try:
+            config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            arguments = {name: float(config[name]) for name in ("chunk_seconds", "prompt_seconds")}
+            schedule = DecodingSchedule(**config["schedule"])
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE} does not describe a SpeechSynthesizer ({error!r})") from None
+        return cls(
+            SoundStream.from_pretrained(folder / "codec"),
+            SemanticTokenizer.from_pretrained(str(folder / "semantic")),
+            load_network(folder / "soundstorm"),
+            schedule,
+            **arguments,
+        )
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write the system: ``config.yaml`` and a folder for each part.
+
+        Args:
+            folder: Where to; made if missing.
+        """
+        root = Path(folder)
+        # Rounded weights would be another codec, with other codes.
+        exact = all(torch.equal(value, value.half().to(value.dtype)) for value in self.codec.state_dict().values())
+        self.codec.save_pretrained(root / "codec", torch.float16 if exact else torch.float32)
+        self.semantic.save_pretrained(root / "semantic")
+        save_network(TrainedNetwork(self.network, self.tokens), root / "soundstorm")
+        config: dict[str, Any] = {
+            "chunk_seconds": self.chunk_seconds,
+            "prompt_seconds": self.prompt_seconds,
+            "schedule": {**vars(self.schedule), "iterations": list(self.schedule.iterations)},
+        }
+        (root / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, folder: str | PathLike[str], private: bool = False) -> str:
+        """Publish the system on the Hugging Face hub.
+
+        Args:
+            repo_id: Repository, ``user/name``; made if missing.
+            folder: Where to write the files first; cards that lie there already go along.
+            private: Whether a new repository is private.
+
+        Returns:
+            Address of the commit.
+        """
+        self.save_pretrained(folder)
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return api.upload_folder(repo_id=repo_id, folder_path=str(folder), run_as_future=False).commit_url
+
+
+def _chunk_sizes(num_frames: int, first: int, later: int) -> list[int]:
+    """Divide frames into a chunk of at most ``first`` and others of at most ``later <= first``, about as long."""
+    count = ceil(max(0, num_frames - first) / later)
+    lead = max(ceil(num_frames / (count + 1)), num_frames - count * later)
+    rest = num_frames - lead
+    return [lead, *(rest * (i + 1) // count - rest * i // count for i in range(count))]
+
+
+def _check_tokens(part: str, mine: list[dict[str, Any] | None], trained: dict[str, Any]) -> None:
+    if json.loads(json.dumps(trained)) not in json.loads(json.dumps(mine)):
+        raise ValueError(f"the network was trained on tokens of the {part} {trained}, not of {mine[0]}")
+
+
+def _find(source: str | PathLike[str]) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        missing = [name for name in (CONFIG_FILE, *PARTS) if not (folder / name).exists()]
+        if missing:
+            raise FileNotFoundError(f"{source} is no complete system: {', '.join(missing)} missing")
+        return folder
+    try:
+        patterns = [CONFIG_FILE, *(f"{part}/{name}" for part in PARTS for name in (CONFIG_FILE, "model.safetensors"))]
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); name a local folder"
+        ) from None

@@ -1,0 +1,207 @@
+import json
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
+from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
+from modules.soundstorm import DecodingSchedule, SoundStormNetwork, initialize_from_codebooks
+from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
+from pipeline.cli import main
+from pipeline.synthesizer import SpeechSynthesizer, _chunk_sizes
+
+
+def make_codec():
+    torch.manual_seed(0)
+    encoder = SpectralEncoder(latent_dim=4, dim=8, num_blocks=1, hop_length=320, n_fft=640, stft_hop=160)
+    decoder = SpectralDecoder(latent_dim=4, dim=8, num_blocks=1, hop_length=320, n_fft=640, stft_hop=160)
+    return SoundStream(encoder, decoder, ResidualVectorQuantizer(dim=4, num_quantizers=2, codebook_size=16))
+
+
+def make_semantic(features=None):
+    torch.manual_seed(1)
+    tokenizer = SemanticTokenizer(features or LogMelFeatures(num_mels=6, context=0), num_clusters=10)
+    tokenizer.set_codebook(torch.zeros(6), torch.ones(6), torch.randn(10, 6))
+    return tokenizer
+
+
+def make_network(codec, semantic):
+    torch.manual_seed(2)
+    network = SoundStormNetwork(16, 1, 2, 32, 5, 2, 16, 10)
+    initialize_from_codebooks(network, codec.code_vectors(), semantic.centroids)
+    identities = {"codec": codec.identity(), "semantic": semantic.identity()}
+    return TrainedNetwork(network, json.loads(json.dumps(identities)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    codec, semantic = make_codec(), make_semantic()
+    folder = tmp_path_factory.mktemp("system")
+    schedule = DecodingSchedule(iterations=(4, 1), temperature=0.9)
+    SpeechSynthesizer(codec, semantic, make_network(codec, semantic), schedule, 4.0, 1.5).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def synthesizer(folder):
+    return SpeechSynthesizer.from_pretrained(folder)
+
+
+def write(path, seconds, rate=16000, channels=1, level=0.3):
+    steps = np.arange(round(seconds * rate)) / rate
+    samples = level * np.sin(2 * np.pi * (200 + 300 * np.sin(7 * steps)) * steps)
+    soundfile.write(path, np.stack([samples] * channels, axis=1), rate)
+    return path
+
+
+@pytest.mark.parametrize(("seconds", "rate", "channels"), [(0.5, 16000, 1), (3.0, 44100, 2), (9.3, 8000, 8)])
+def test_any_recording_becomes_speech_of_its_length(synthesizer, tmp_path, seconds, rate, channels):
+    result = synthesizer(write(tmp_path / "a.wav", seconds, rate, channels))
+    assert result.sample_rate == 16000
+    assert result.audio.shape == (-(-round(seconds * 16000) // 320) * 320,)
+    assert result.audio.isfinite().all()
+
+
+def test_the_voice_is_heard_and_not_said(synthesizer, tmp_path):
+    source = write(tmp_path / "a.wav", 2.0)
+    voices = [write(tmp_path / f"{level}.wav", 2.0, level=level) for level in (0.05, 0.9)]
+    made = [synthesizer(source, voice).audio for voice in voices]
+    assert made[0].shape == made[1].shape == (32000,)
+    assert not torch.equal(*made)
+
+
+def test_a_seed_gives_the_same_speech_again_and_another_seed_another(synthesizer, tmp_path):
+    source = write(tmp_path / "a.wav", 2.0)
+    first, second, third = (synthesizer(source, seed=seed).audio for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+@pytest.mark.parametrize(("first", "later"), [(10, 7), (7, 7)])
+def test_chunks_cover_everything_fit_and_are_about_as_long(first, later):
+    for frames in range(1, 200):
+        sizes = _chunk_sizes(frames, first, later)
+        assert sum(sizes) == frames
+        assert sizes[0] <= first
+        assert all(0 < size <= later for size in sizes[1:])
+        assert max(sizes) - min(sizes) <= first - later + 2
+
+
+def test_each_chunk_goes_on_from_the_end_of_the_one_before(synthesizer, monkeypatch):
+    import pipeline.synthesizer as module
+
+    seen = []
+    plain = module.decode
+
+    def decode(network, semantic, prompt, **settings):
+        codes = plain(network, semantic, prompt, **settings)
+        seen.append((semantic[0], prompt[0], codes[0]))
+        return codes
+
+    monkeypatch.setattr(module, "decode", decode)
+    semantic = torch.randint(10, (500,))
+    done = []
+    codes = synthesizer.generate(
+        semantic, semantic[:60], torch.randint(16, (2, 60)), progress=lambda *x: done.append(x)
+    )
+    assert codes.shape == (2, 500)
+    assert done == [(i + 1, len(seen)) for i in range(len(seen))]
+    assert len(seen) > 2
+    assert all(len(sentence) <= 200 for sentence, _, _ in seen)
+    for (sentence, _, before), (next_sentence, prompt, _) in pairwise(seen):
+        assert prompt.shape[1] == 75
+        assert torch.equal(prompt, before[:, -75:])
+        assert torch.equal(next_sentence[:75], sentence[-75:])
+
+
+def test_a_long_recording_is_read_in_parts(synthesizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.synthesizer.SEGMENT_SECONDS", 2.0)
+    source = write(tmp_path / "a.wav", 5.0)
+    assert synthesizer(source).audio.shape == (5 * 16000,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path, "is missing"),
+        (lambda path: path.touch() or path, "is empty"),
+        (lambda path: write(path, 1.0, level=0.0), "is silent"),
+        (lambda path: write(path, 0.01), "shorter than"),
+    ],
+)
+def test_what_cannot_be_used_is_named(synthesizer, tmp_path, make, message):
+    path = make(tmp_path / "bad.wav")
+    with pytest.raises(ValueError, match=f"bad.wav: .*{message}"):
+        synthesizer(path)
+
+
+def test_a_voice_too_short_is_refused(synthesizer, tmp_path):
+    source, voice = write(tmp_path / "a.wav", 1.0), write(tmp_path / "voice.wav", 0.7)
+    with pytest.raises(ValueError, match=r"voice\.wav lasts 0\.70 s; a voice takes at least 1 s"):
+        synthesizer(source, voice)
+
+
+def test_parts_that_do_not_belong_together_are_refused():
+    codec, semantic = make_codec(), make_semantic()
+    trained = make_network(codec, semantic)
+    with torch.no_grad():
+        codec.quantizer.codebooks += 1
+    with pytest.raises(ValueError, match="tokens of the codec"):
+        SpeechSynthesizer(codec, semantic, trained)
+
+
+def test_a_distilled_tokenizer_stands_in_for_its_teacher_and_no_other_does():
+    codec, teacher = make_codec(), make_semantic()
+    identity = json.loads(json.dumps(teacher.identity()))
+    sizes = {"model_dim": 8, "num_layers": 1, "num_heads": 1, "ffn_dim": 8}
+    student = make_semantic(DistilledFeatures(6, **sizes, teacher=identity))
+    SpeechSynthesizer(codec, student, make_network(codec, teacher))
+    with pytest.raises(ValueError, match="tokens of the semantic"):
+        SpeechSynthesizer(codec, make_semantic(DistilledFeatures(6, **sizes)), make_network(codec, teacher))
+
+
+def test_a_network_comes_back_from_its_folder(tmp_path):
+    trained = make_network(make_codec(), make_semantic())
+    save_network(trained, tmp_path, torch.float32)
+    loaded = load_network(tmp_path)
+    assert loaded.tokens == trained.tokens
+    for name, value in trained.network.state_dict().items():
+        assert torch.equal(value, loaded.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("damage", ["soundstorm/model.safetensors", "soundstorm/config.yaml", "config.yaml"])
+def test_damaged_files_are_named(folder, tmp_path, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / damage).write_bytes((copy / damage).read_bytes()[:20])
+    with pytest.raises(ValueError, match=damage):
+        SpeechSynthesizer.from_pretrained(copy)
+    (copy / damage).unlink()
+    with pytest.raises(FileNotFoundError, match=damage.split("/")[-1]):
+        SpeechSynthesizer.from_pretrained(copy)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        SpeechSynthesizer.from_pretrained(tmp_path / "nowhere" / "to" / "be" / "found")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_the_command_writes_speech_that_says_it_is_synthetic(folder, tmp_path, suffix, capsys):
+    source, out = write(tmp_path / "a.wav", 2.0), tmp_path / f"out{suffix}"
+    main(["generate", "--source", str(source), "--voice", str(source), "--out", str(out), "--model", str(folder)])
+    assert "2.00 s of synthetic speech" in capsys.readouterr().out
+    with soundfile.SoundFile(out) as sound:
+        assert sound.frames / sound.samplerate == pytest.approx(2.0, abs=0.02)
+        assert "nobody said this" in sound.comment
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_the_command_refuses_a_format_it_cannot_write(folder, tmp_path):
+    source = write(tmp_path / "a.wav", 1.0)
+    with pytest.raises(ValueError, match="told by the suffix"):
+        main(["generate", "--source", str(source), "--out", str(tmp_path / "out.mp4"), "--model", str(folder)])
