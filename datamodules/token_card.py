@@ -1,12 +1,13 @@
 """The card of a token set: which codec and semantic tokenizer its tokens belong to."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from datamodules.atomic import write_atomically as write_atomically
 
 FORMAT_VERSION = 1
 LARGEST_TOKEN = np.iinfo(np.uint16).max
@@ -96,16 +97,6 @@ class TokenSetCard:
         """
         if differences := self.differences(other):
             raise ValueError(f"{this} and {that} differ in {'; '.join(differences)}")
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Put a text file in place as a whole: a reader, or a crash, never meets half of it."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

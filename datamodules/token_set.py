@@ -177,11 +177,20 @@ class TokenSetWriter:
         table = pa.table({name: [row[name] for row in self._rows] for name in SCHEMA.names}, schema=SCHEMA)
         target = self._next_shard()
         temporary = target.with_name(target.name + ".tmp")
-        with open(temporary, "wb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        try:
+            with open(temporary, "wb") as file:
+                # Checksums, because a flipped bit in a shard may well be a valid token.
+                pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"{target} cannot be written ({error.strerror or error}); the shards before it are complete: make room "
+                "and run the command again, it goes on where it stopped",
+            ) from error
         self.num_written += len(self._rows)
         self._rows = []
 
