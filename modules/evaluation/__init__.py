@@ -2,6 +2,7 @@
 
 from modules.evaluation.consistency import AcousticConsistency
 from modules.evaluation.consistency_training import ConsistencyEmbedding, ConsistencyTraining
+from modules.evaluation.detection import Detection, DetectionTraining
 from modules.evaluation.items import SPLITS, EvaluationBatch, EvaluationItem, split_of
 from modules.evaluation.mel_distance import MelDistance
 from modules.evaluation.metrics import GroupedRatio
@@ -19,6 +20,8 @@ __all__ = [
     "AcousticConsistency",
     "ConsistencyEmbedding",
     "ConsistencyTraining",
+    "Detection",
+    "DetectionTraining",
     "Dnsmos",
     "EvaluationBatch",
     "EvaluationItem",
