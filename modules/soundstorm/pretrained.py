@@ -79,3 +79,12 @@ def load_network(folder: str | Path) -> TrainedNetwork:
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or of another network ({error})") from None
     return TrainedNetwork(network.eval(), tokens)
+
+
+def pretrained_network(folder: str) -> SoundStormNetwork:
+    """Read the network alone, as a ``class_path`` of a configuration may name it.
+
+    Args:
+        folder: What :func:`save_network` wrote.
+    """
+    return load_network(folder).network
