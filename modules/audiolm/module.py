@@ -1,0 +1,126 @@
+"""Generation with both acoustic stages of AudioLM."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+
+from modules.audiolm.decoding import generate_coarse, generate_fine
+from modules.audiolm.stages import AudioLMCoarse, AudioLMFine
+from modules.batches import GeneratedBatch, TokenBatch
+from modules.sampling import CategoricalSampling, TokenSampling, row_noise
+from modules.token_stage import load_stage
+
+
+class AudioLM(LightningModule):
+    """AudioLM's acoustic stages (Borsos et al. 2022) as SoundStorm's paper compares itself with them.
+
+    Coarse levels token by token from semantic tokens that are not de-duplicated, in chunks of 10 s of which each is
+    prompted by the last 3 s of the one before; then fine levels from coarse ones in independent chunks of 3 s.
+
+    What the published system does otherwise: T5's relative positions, where ours are rotary and aligned with the
+    frames; semantic tokens at 25 per second, where ours come at the codec's frame rate; 1 M steps per stage at batch
+    256. What is the same: flattened tokens, one decoder-only Transformer per stage, temperatures, chunks.
+
+    Args:
+        coarse: The coarse stage.
+        fine: The fine stage.
+        coarse_checkpoint: Checkpoint of the coarse stage's training, loaded when prediction begins; None leaves the
+            stage as it is.
+        fine_checkpoint: The same for the fine stage.
+        coarse_sampling: How coarse tokens are chosen; at temperature 0.8 if None.
+        fine_sampling: How fine tokens are chosen; at temperature 0.6 if None.
+        overlap_frames: Frames that prompt each coarse chunk after the first: 3 s.
+        chunks_at_once: Most fine chunks that are generated at the same time; bounds memory, changes nothing else.
+
+    Raises:
+        ValueError: The stages do not fit each other.
+    """
+
+    def __init__(
+        self,
+        coarse: AudioLMCoarse,
+        fine: AudioLMFine,
+        coarse_checkpoint: str | None = None,
+        fine_checkpoint: str | None = None,
+        coarse_sampling: TokenSampling | None = None,
+        fine_sampling: TokenSampling | None = None,
+        overlap_frames: int = 150,
+        chunks_at_once: int = 64,
+    ) -> None:
+        super().__init__()
+        if coarse.network.levels != fine.network.condition_levels:
+            raise ValueError(
+                f"the coarse stage makes {coarse.network.levels} levels, the fine stage wants "
+                f"{fine.network.condition_levels}: give both the same coarse_levels"
+            )
+        if not 0 < overlap_frames < coarse.chunk_frames:
+            raise ValueError(
+                f"overlap_frames ({overlap_frames}) must lie between 1 and chunk_frames - 1 ({coarse.chunk_frames - 1})"
+            )
+        self.coarse = coarse
+        self.fine = fine
+        self.coarse_checkpoint = coarse_checkpoint
+        self.fine_checkpoint = fine_checkpoint
+        self.coarse_sampling = coarse_sampling or CategoricalSampling(0.8)
+        self.fine_sampling = fine_sampling or CategoricalSampling(0.6)
+        self.overlap_frames = overlap_frames
+        self.chunks_at_once = chunks_at_once
+
+    def setup(self, stage: str) -> None:
+        """Load the stages' checkpoints.
+
+        Raises:
+            FileNotFoundError: A checkpoint does not exist.
+            ValueError: A checkpoint does not fit its stage or the token set.
+        """
+        for part, checkpoint in ((self.coarse, self.coarse_checkpoint), (self.fine, self.fine_checkpoint)):
+            if checkpoint is not None:
+                load_stage(part, checkpoint, self.trainer)
+
+    @torch.no_grad()
+    def generate(self, batch: TokenBatch, cached: bool = True) -> GeneratedBatch:
+        """Generate codes for the semantic tokens of a batch, after the prompts it gives.
+
+        Args:
+            batch: Tokens; of ``codes`` only the first ``prompt_frames`` frames of each row are read.
+            cached: Whether keys and values are kept from token to token; slower without, and the same.
+
+        Returns:
+            The codes, prompts included.
+        """
+        networks = self.coarse.network, self.fine.network
+        modes = [network.training for network in networks]
+        for network in networks:
+            network.eval()
+        levels = [network.levels for network in networks]
+        noise = row_noise(batch.seeds, batch.semantic.shape[1], sum(levels), batch.semantic.device)
+        coarse_noise, fine_noise = noise.split(levels, dim=2)
+        coarse_prompt, fine_prompt = batch.codes[:, :, : int(batch.prompt_frames.max())].split(levels, dim=1)
+        rows = batch.lengths, batch.prompt_frames
+        coarse = generate_coarse(
+            networks[0], batch.semantic, coarse_prompt, *rows, coarse_noise, self.coarse_sampling,
+            self.coarse.chunk_frames, self.overlap_frames, cached,
+        )  # fmt: skip
+        fine = generate_fine(
+            networks[1], coarse, fine_prompt, *rows, fine_noise, self.fine_sampling, self.fine.chunk_frames,
+            self.chunks_at_once, cached,
+        )  # fmt: skip
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+        return GeneratedBatch(
+            batch.ids, torch.cat((coarse, fine), dim=1), batch.lengths, batch.prompt_frames, batch.seeds,
+            batch.speakers, batch.texts,
+        )  # fmt: skip
+
+    def predict_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> GeneratedBatch:
+        """Generate; a callback writes the result."""
+        return self.generate(batch)
+
+    def configure_optimizers(self) -> Any:
+        """Refuse to train both stages at once.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("AudioLM puts two trained stages together: fit AudioLMCoarse and AudioLMFine on their own")
