@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -107,6 +108,8 @@ class ResultsWriter(Callback):
             "rejected": rejected,
             "device": describe_device(pl_module.device),
             "versions": installed_versions(),
+            # So that a report can tell when the two files are of different runs.
+            "digest": f"xxh3:{xxhash.xxh3_64_hexdigest(text.encode())}",
         }
         write_atomically(self.output_dir / "run.json", json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         write_atomically(self.output_dir / "results.jsonl", text)

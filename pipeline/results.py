@@ -1,11 +1,15 @@
 """Reads results folders, and refuses to average what does not belong together."""
 
 import json
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import xxhash
 
 from modules.evaluation.scorer import Measure
 
@@ -20,6 +24,19 @@ SYSTEMS |= {"audiolm": "AudioLM", "valle": "VALL-E", "original_soundstream_rec":
 MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
 
 
+# How the systems of the paper's iteration ablation (Figure 4) are named: soundstorm-level1-8, soundstorm-finer-2.
+SWEEP_NAME = re.compile(r"(?P<system>.+)-(?P<levels>level1|finer)-(?P<iterations>[1-9]\d*)")
+SWEEP_LABELS = {"level1": "at level 1", "finer": "at each finer level"}
+
+
+class Sweep(NamedTuple):
+    """One point of a curve over decoding iterations."""
+
+    system: str
+    levels: str  # "level1" or "finer": where the iterations are varied
+    iterations: int
+
+
 class Row(NamedTuple):
     """A row of the table."""
 
@@ -29,7 +46,16 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """The system's name."""
+        if (sweep := self.sweep) is not None:
+            name, plural = SYSTEMS.get(sweep.system, sweep.system), "s" if sweep.iterations > 1 else ""
+            return f"{name}, {sweep.iterations} iteration{plural} {SWEEP_LABELS[sweep.levels]}"
         return SYSTEMS.get(self.system, self.system)
+
+    @property
+    def sweep(self) -> Sweep | None:
+        """The point of an ablation over iterations that the system's name says it is, if it does."""
+        found = SWEEP_NAME.fullmatch(self.system)
+        return Sweep(found["system"], found["levels"], int(found["iterations"])) if found else None
 
     @property
     def condition_name(self) -> str:
@@ -93,7 +119,8 @@ def read_results(folders: Sequence[Path]) -> Results:
 
     Raises:
         FileNotFoundError: A folder holds no results.
-        ValueError: A file is damaged, or scores of one name come from different models.
+        ValueError: A file is damaged or of another run, scores of one name come from different models, or two runs
+            mean different recordings by one id.
     """
     results = Results()
     seen: set[tuple[str, str, str]] = set()
@@ -112,10 +139,13 @@ def read_results(folders: Sequence[Path]) -> Results:
         if double:
             results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
     _refuse_mixtures(results.utterances)
+    _refuse_other_recordings(results.utterances)
     # A scorer that one of several runs could not load is not absent from the table.
     present = {column.scorer for column in results.columns if column.identity is not None}
     results.absent = {name: reason for name, reason in results.absent.items() if name not in present}
     results.remarks += _problems(results)
+    results.remarks += _unscored(results)
+    results.remarks += _missing_clips(results)
     outside = len({utterance["id"] for utterance in results.utterances if utterance["split"] == "other"})
     if outside:
         results.remarks.append(f"{outside} clips last less than 4 or more than 30 s: in no split, only in “all”")
@@ -141,7 +171,29 @@ def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         _ = [run[key] for key in ("scorers", "absent", "data", "rejected")]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
+    _check_same_run(folder, utterances, run)
     return utterances, run
+
+
+def _check_same_run(folder: Path, utterances: Sequence[dict[str, Any]], run: dict[str, Any]) -> None:
+    """Insist that the results of a folder are those its ``run.json`` describes."""
+    wrong = f"{folder / 'results.jsonl'} is of another run than the run.json beside it"
+    written = run.get("digest")
+    if written is not None and written != results_digest((folder / "results.jsonl").read_bytes()):
+        raise ValueError(f"{wrong} (its digest is not {written}), or was changed by hand; {MAKE_THEM}")
+    for scorer in run["scorers"]:
+        if (identity := scorer["identity"]) is None:
+            continue
+        revision = f"{identity['name']}@{identity['revision']}"
+        for utterance in utterances:
+            found = utterance["revisions"].get(scorer["name"], revision)
+            if found != revision:
+                raise ValueError(f"{wrong}: {scorer['name']!r} scored {utterance['id']} with {found}, not {revision}")
+
+
+def results_digest(text: bytes) -> str:
+    """Digest a results file, to tell whether it is the one a ``run.json`` was written with."""
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(text)}"
 
 
 def _add_run(results: Results, run: dict[str, Any], source: str) -> None:
@@ -182,6 +234,52 @@ def _refuse_mixtures(utterances: Sequence[dict[str, Any]]) -> None:
             raise ValueError(f"scores named {scorer!r} come from {named}: report them apart, or rename a scorer")
 
 
+def _refuse_other_recordings(utterances: Sequence[dict[str, Any]]) -> None:
+    texts: dict[str, dict[str, Any]] = {}
+    for utterance in utterances:
+        first = texts.setdefault(utterance["id"], utterance)
+        one, other = (f"“{found.get('text', '')}”" for found in (first, utterance))
+        if one != other:
+            raise ValueError(
+                f"{utterance['id']} is {one} in {first['folder']} and {other} in {utterance['folder']}: "
+                "results of different recordings under the same ids do not compare"
+            )
+
+
+def _unscored(results: Results) -> list[str]:
+    """Name what a scorer saw nothing of, and values that are missing without a stated reason."""
+    remarks = []
+    for column in results.columns:
+        if column.identity is None:
+            continue
+        for row in results.rows:
+            found = results.of(row)
+            unseen = [u["id"] for u in found if column.scorer not in u["scores"]]
+            if unseen:
+                which = f"{len(unseen)} of {len(found)} results"
+                remarks.append(f"{column.label}, {row.label}: {which} come from a run without {column.scorer!r}")
+            key = f"{column.scorer}/{column.measure.name}"
+            silent = []
+            for utterance in found:
+                terms = column.measure.terms(utterance["scores"].get(column.scorer, {}))
+                if terms is not None and not all(map(math.isfinite, terms)) and key not in utterance["problems"]:
+                    silent.append(utterance["id"])
+            if silent:
+                remarks.append(f"{column.label}, {row.label}: {len(silent)} × no finite value{_such_as(silent)}")
+    return remarks
+
+
+def _missing_clips(results: Results) -> list[str]:
+    """Name rows that lack utterances other rows of the table have: their cells do not compare."""
+    everything = {utterance["id"] for utterance in results.utterances}
+    remarks = []
+    for row in results.rows:
+        missing = sorted(everything - {utterance["id"] for utterance in results.of(row)})
+        if missing:
+            remarks.append(f"{row.label}: {len(missing)} clips that other rows have are missing{_such_as(missing)}")
+    return remarks
+
+
 def _problems(results: Results) -> list[str]:
     problems: dict[tuple[str, str, Row], list[str]] = defaultdict(list)
     labels = {f"{column.scorer}/{column.measure.name}": column.label for column in results.columns}
@@ -202,5 +300,6 @@ def _such_as(ids: Sequence[str]) -> str:
 def row_order(row: Row) -> tuple[int, str, int, str]:
     """Sort recordings first, then unprompted and prompted systems, then conditions of the user's own."""
     condition = list(CONDITIONS).index(row.condition) if row.condition in CONDITIONS else len(CONDITIONS)
-    system = list(SYSTEMS).index(row.system) if row.system in SYSTEMS else len(SYSTEMS)
-    return condition, row.condition, system, row.system
+    base, levels, iterations = row.sweep or (row.system, "", 0)
+    system = list(SYSTEMS).index(base) if base in SYSTEMS else len(SYSTEMS)
+    return condition, row.condition, system, f"{base} {levels} {iterations:06d}"

@@ -48,6 +48,12 @@ def spoken_after_prompt(text: str, heard: str) -> str:
     return " ".join(words[start:])
 
 
+def _no_continuation(scores: Scores, reason: str) -> None:
+    for unit in ("word", "character"):
+        scores.values.update({f"continuation_{unit}_errors": float("nan"), f"continuation_{unit}s": float("nan")})
+    scores.problems.update(dict.fromkeys(("wer_continuation", "cer_continuation"), reason))
+
+
 class WordErrors(Scorer):
     """WER and CER, at corpus level (errors over words) and as the mean over utterances.
 
@@ -81,8 +87,10 @@ class WordErrors(Scorer):
             Measure("cer_mean", "CER %, mean of utterances", "cer", **percent),
         ]
         if self.continuation:
-            terms = ("continuation_word_errors", "continuation_words")
-            measures.append(Measure("wer_continuation", "WER % after the prompt", *terms, **percent))
+            words = ("continuation_word_errors", "continuation_words")
+            characters = ("continuation_character_errors", "continuation_characters")
+            measures.append(Measure("wer_continuation", "WER % after the prompt", *words, **percent))
+            measures.append(Measure("cer_continuation", "CER % after the prompt", *characters, **percent))
         return measures
 
     def load(self) -> None:
@@ -127,8 +135,7 @@ class WordErrors(Scorer):
         normalize = self.recognizer.normalizer
         scorable = [row for row in rows if items[row].continuation.numel()]
         for row in set(rows) - set(scorable):
-            scores[row].values.update(continuation_word_errors=float("nan"), continuation_words=float("nan"))
-            scores[row].problems["wer_continuation"] = "no audio after the prompt"
+            _no_continuation(scores[row], "no audio after the prompt")
         unheard = {self._key(items[row]): items[row] for row in scorable if self._key(items[row]) not in self._heard}
         originals = [item.original_continuation for item in unheard.values()]
         heard = self.recognizer.transcribe([*originals, *(items[row].continuation for row in scorable)])
@@ -140,11 +147,14 @@ class WordErrors(Scorer):
             hypothesis = normalize(transcript)
             scores[row].values.update(continuation_hypothesis=hypothesis, continuation_reference=reference)
             if reference:
-                counts = {"continuation_word_errors": word_errors(reference, hypothesis)}
-                scores[row].values.update(counts, continuation_words=len(reference.split()))
+                scores[row].values.update(
+                    continuation_word_errors=word_errors(reference, hypothesis),
+                    continuation_words=len(reference.split()),
+                    continuation_character_errors=character_errors(reference, hypothesis),
+                    continuation_characters=len(reference),
+                )
             else:
-                scores[row].values.update(continuation_word_errors=float("nan"), continuation_words=float("nan"))
-                scores[row].problems["wer_continuation"] = "nothing is said after the prompt"
+                _no_continuation(scores[row], "nothing is said after the prompt")
 
     @staticmethod
     def _key(item: EvaluationItem) -> tuple[str, float]:

@@ -15,7 +15,7 @@ from modules.evaluation.recognition import WhisperRecognizer
 from pipeline.cli import main
 from pipeline.report import report
 from pipeline.report_writer import ReportWriter
-from pipeline.results import read_results
+from pipeline.results import read_results, results_digest
 from pipeline.table import confidence_interval, make_sections, published_csv, published_lines
 
 PUBLISHED = {  # Table 1 of the paper, as printed there: short, mid, long
@@ -48,12 +48,19 @@ def result(id, system, condition, split, *, errors, words=10, sim=None, curve=No
 
 def write(folder, rows, absent=("dnsmos",), data=None, rejected=()):
     folder.mkdir(exist_ok=True)
+    names = {"wer": "asr", "voice": "xv"}
+    revisions = rows[0]["revisions"]
     run = {
         "scorers": [
             {
                 "name": scorer.name,
                 "class": type(scorer).__name__,
-                "identity": None if scorer.name in absent else {"name": scorer.name, "revision": "1"},
+                "identity": None
+                if scorer.name in absent
+                else {
+                    "name": names.get(scorer.name, scorer.name),
+                    "revision": revisions.get(scorer.name, "@1").partition("@")[2],
+                },
                 "measures": [measure.as_dict() for measure in scorer.measures],
             }
             for scorer in scorers()
@@ -229,6 +236,72 @@ def test_scores_of_two_models_in_one_column_are_refused(tmp_path, results):
     other = write(tmp_path / "more", [result("a", "audiolm", "prompted", "short", errors=0, revision="2")])
     with pytest.raises(ValueError, match=r"named 'wer' come from asr@1 \(6 results\) and asr@2 \(1 results\): report"):
         read_results([results, other])
+
+
+def test_results_of_another_run_are_refused(tmp_path, results):
+    other = write(tmp_path / "other", [result("a", "audiolm", "prompted", "short", errors=0, revision="2")])
+    (results / "run.json").write_text((other / "run.json").read_text())
+    with pytest.raises(
+        ValueError, match=r"results\.jsonl is of another run than .*'wer' scored a with asr@1, not asr@2"
+    ):
+        read_results([results])
+
+
+def test_results_changed_after_their_run_are_refused(results):
+    run = json.loads((results / "run.json").read_text())
+    run["digest"] = results_digest((results / "results.jsonl").read_bytes())
+    (results / "run.json").write_text(json.dumps(run))
+    assert len(read_results([results]).utterances) == 6
+    lines = (results / "results.jsonl").read_text().splitlines()
+    (results / "results.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(ValueError, match=r"is of another run than the run\.json beside it .*changed by hand"):
+        read_results([results])
+
+
+def test_other_recordings_under_the_same_ids_are_refused(tmp_path, results):
+    other = write(tmp_path / "other", [result("a", "audiolm", "prompted", "short", errors=0, text="something else")])
+    with pytest.raises(
+        ValueError, match=r"a is “text a” in .*results and “something else” in .*other: results of diff"
+    ):
+        read_results([results, other])
+
+
+def test_ids_that_are_double_in_one_file_are_counted_once(tmp_path):
+    rows = [result("a", "original", "reference", "short", errors=errors) for errors in (0, 5)]
+    found = read_results([write(tmp_path / "double", rows)])
+    assert [u["scores"]["wer"]["word_errors"] for u in found.utterances] == [0]
+    assert "1 results in double are double and left out: a" in found.remarks
+
+
+def test_clips_that_a_row_lacks_are_named(tmp_path, results):
+    more = write(tmp_path / "more", [result("a", "audiolm", "prompted", "short", errors=0)])
+    remarks = read_results([results, more]).remarks
+    assert "AudioLM, prompted: 2 clips that other rows have are missing: b, c" in remarks
+    assert not [remark for remark in remarks if remark.startswith("Original:")]
+
+
+def test_a_value_that_is_no_number_is_counted_and_never_averaged(tmp_path):
+    rows = [result(id, "original", "reference", "short", errors=0, sim=0.5) for id in "abc"]
+    rows[0]["scores"]["voice"]["sim_o"] = None
+    rows[1]["scores"]["voice"]["sim_o"] = float("nan")
+    report([write(tmp_path / "results", rows)], tmp_path / "report")
+    cell = table(tmp_path / "report")["measured", "reference", "original", "voice/sim_o", "all"]
+    assert (float(cell["value"]), cell["clips"], cell["missing"]) == (0.5, "1", "2")
+    assert "Voice (SIM-o), Original: 2 × no finite value: a, b" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_row_a_scorer_never_saw_is_named(tmp_path, results):
+    row = result("a", "audiolm", "prompted", "short", errors=0)
+    del row["scores"]["wer"], row["revisions"]["wer"]
+    remarks = read_results([results, write(tmp_path / "more", [row])]).remarks
+    assert "WER %, AudioLM, prompted: 1 of 1 results come from a run without 'wer'" in remarks
+
+
+def test_empty_transcripts_are_named_though_they_are_scored(tmp_path):
+    row = result("a", "original", "reference", "short", errors=10)
+    row["problems"] = {"wer/wer": "empty transcript, all words counted as deleted"}
+    remarks = read_results([write(tmp_path / "results", [row])]).remarks
+    assert "WER %, Original: 1 × empty transcript, all words counted as deleted: a" in remarks
 
 
 def test_damaged_results_are_named(tmp_path, results):

@@ -83,6 +83,7 @@ def test_continuations_are_scored_against_the_end_of_the_text(make_item):
     first, second, unprompted = (scores.values for scores in scorer.score_batch(items))
     assert (first["continuation_reference"], first["continuation_word_errors"]) == ("green blue", 0)
     assert (second["continuation_hypothesis"], second["continuation_word_errors"]) == ("green sky", 1)
+    assert (second["continuation_character_errors"], second["continuation_characters"]) == (4, 10)
     assert "continuation_words" not in unprompted
     # Three whole clips, the original's continuation once, two continuations.
     assert script.calls == 6
@@ -93,6 +94,8 @@ def test_a_clip_that_ends_with_its_prompt_has_no_continuation(make_item):
     scores = scorer.score(make_item(make_item.tone(3), text="red green"))
     assert math.isnan(scores.values["continuation_word_errors"])
     assert scores.problems["wer_continuation"] == "no audio after the prompt"
+    assert scores.problems["cer_continuation"] == "no audio after the prompt"
+    assert math.isnan(scores.values["continuation_characters"])
 
 
 @pytest.mark.parametrize(
