@@ -1,6 +1,7 @@
 """Checkpoint files that appear whole or not at all, and are never unpickled."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not file.is_file():
             raise FileNotFoundError(f"there is no checkpoint {file}; name one with --ckpt_path")
         try:
+            if zipfile.is_zipfile(file):  # torch does not look at the checksums that it writes
+                with zipfile.ZipFile(file) as archive:
+                    if wrong := archive.testzip():
+                        raise ValueError(f"the checksum of {wrong} does not match")
             values = torch.load(file, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # of half a dozen types, as the damage falls
             reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__

@@ -1,8 +1,6 @@
 """Random crops of speech, for training codecs and other models that see short stretches of audio."""
 
-import csv
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datamodules.audio_files import UnusableAudio, audio_seconds
+from datamodules.audio_manifest import AudioManifest, read_manifest
+
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
 
@@ -26,12 +27,13 @@ class Clip(NamedTuple):
     speaker: str
 
 
-def read_clips(source: Path) -> list[Clip]:
+def read_clips(source: Path, allow_outside: bool = False) -> list[Clip]:
     """List the recordings of a manifest or of a folder.
 
     Args:
         source: A ``.csv`` or ``.jsonl`` manifest with ``path`` (relative to the manifest) and, optionally,
             ``speaker``; or a folder, searched at all depths, where a file's folder names its speaker.
+        allow_outside: Accept absolute paths and paths that lead out of the manifest's folder.
 
     Returns:
         The recordings, in a fixed order.
@@ -43,11 +45,10 @@ def read_clips(source: Path) -> list[Clip]:
         files = sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
         clips = [Clip(path, path.parent.name) for path in files]
     elif source.suffix in {".csv", ".jsonl"}:
-        with source.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines)) if source.suffix == ".csv" else [json.loads(line) for line in lines]
-        if any(not row.get("path") for row in rows):
-            raise ValueError(f"{source}: a row has no `path`")
-        clips = [Clip(source.parent / row["path"], row.get("speaker") or "") for row in rows]
+        first = next(read_manifest(source), (0, {}))[1]
+        speaker = "speaker" if "speaker" in first else None
+        manifest = AudioManifest(str(source), text_column=None, speaker_column=speaker, allow_outside=allow_outside)
+        clips = [Clip(Path(row.path), row.speaker) for row in manifest]
     else:
         raise ValueError(f"{source}: neither a folder nor a .csv or .jsonl manifest")
     if not clips:
@@ -98,7 +99,7 @@ class CropDataset(Dataset[Tensor]):
         self.clips, self.sample_rate, self.crop_samples, self.seed = clips, sample_rate, crop_samples, seed
         self.gain_db, self.speed = gain_db, speed
         self._cache: dict[int, NDArray[np.int16]] | None = {} if cache else None
-        seconds = np.array([soundfile.info(clip.path).duration for clip in clips])
+        seconds = np.array([_duration(clip.path) for clip in clips])
         self._edges = np.cumsum(seconds) / seconds.sum()
 
     def __getitem__(self, index: int) -> Tensor:
@@ -119,13 +120,27 @@ class CropDataset(Dataset[Tensor]):
     def _read(self, clip: int) -> NDArray[np.int16]:
         if self._cache is not None and clip in self._cache:
             return self._cache[clip]
-        audio, rate = soundfile.read(self.clips[clip].path, dtype="int16", always_2d=True)
+        path = self.clips[clip].path
+        try:
+            audio, rate = soundfile.read(path, dtype="int16", always_2d=True)
+        except (RuntimeError, OSError, ValueError, MemoryError) as error:
+            raise ValueError(f"{path} cannot be decoded ({error}); leave it out, or replace it") from error
+        # Lossy formats estimate their length; a real loss is longer than that.
+        if (there := len(audio) / rate) < (told := _duration(path)) - 0.1:
+            raise ValueError(f"{path} is cut off: {there:.2f} of {told:.2f} s are there; leave it out, or replace it")
         samples: NDArray[np.int16] = audio.mean(axis=1, dtype=np.float32).astype(np.int16)
         if rate != self.sample_rate:
             samples = np.asarray(soxr.resample(samples, rate, self.sample_rate, quality="HQ"), dtype=np.int16)
         if self._cache is not None:
             self._cache[clip] = samples
         return samples
+
+
+def _duration(path: Path) -> float:
+    try:
+        return audio_seconds(path)
+    except UnusableAudio as error:
+        raise ValueError(f"{path} {error}; leave it out, or replace it") from None
 
 
 class CropSampler(Sampler[int]):
@@ -173,6 +188,7 @@ class AudioCropDataModule(L.LightningDataModule):
         cache: Keep decoded recordings in memory as 16-bit samples (115 MB per hour at 16 kHz).
         num_workers: Loader processes; with ``cache`` each keeps a cache of its own.
         seed: Start of the random stream.
+        allow_outside: Accept absolute paths in a manifest, and paths that lead out of its folder.
     """
 
     def __init__(
@@ -191,8 +207,10 @@ class AudioCropDataModule(L.LightningDataModule):
         cache: bool = True,
         num_workers: int = 0,
         seed: int = 0,
+        allow_outside: bool = False,
     ) -> None:
         super().__init__()
+        self.allow_outside = allow_outside
         self.source, self.sample_rate, self.batch_size, self.crops_per_epoch = (
             source,
             sample_rate,
@@ -210,7 +228,7 @@ class AudioCropDataModule(L.LightningDataModule):
         Raises:
             ValueError: If nothing is left to train or to validate on.
         """
-        clips = read_clips(Path(self.source).expanduser())
+        clips = read_clips(Path(self.source).expanduser(), self.allow_outside)
         held_out = [
             c for c in clips if c.speaker in self.held_out_speakers or is_held_out(c.speaker, self.held_out_fraction)
         ]

@@ -59,7 +59,7 @@ class AudioReader:
             try:
                 sound.seek(start)
                 samples = sound.read(wanted, dtype="float32", always_2d=True)
-            except (RuntimeError, OSError, ValueError) as error:
+            except (RuntimeError, OSError, ValueError, MemoryError) as error:
                 raise UnusableAudio(f"cannot be decoded ({_one_line(error)})") from None
             # Lossy formats estimate their length; a real loss is longer than that.
             if len(samples) < wanted - 0.1 * sound.samplerate:

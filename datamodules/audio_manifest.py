@@ -60,7 +60,7 @@ class AudioManifest(AudioSource):
             raise FileNotFoundError(f"{manifest} is no file; give a manifest in csv, tsv or jsonl")
         columns = [self.path_column, self.text_column, self.speaker_column, self.id_column, *self.where]
         utterances = []
-        for line, row in _read_rows(manifest):
+        for line, row in read_manifest(manifest):
             for column in columns:
                 if column is not None and column not in row:
                     raise ValueError(
@@ -92,8 +92,15 @@ class AudioManifest(AudioSource):
         )
 
 
-def _read_rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number of each row's last line, and its values."""
+def read_manifest(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read a manifest.
+
+    Yields:
+        The number of each row's last line, and its values.
+
+    Raises:
+        ValueError: It is of another kind, or a row is bad; the line is named.
+    """
     suffix = manifest.suffix.lower()
     if suffix not in (".csv", ".tsv", ".jsonl"):
         raise ValueError(f"{manifest} is no manifest: its name has to end in .csv, .tsv or .jsonl")

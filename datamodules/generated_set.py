@@ -127,10 +127,20 @@ def read_rows(folder: Path) -> list[GeneratedRow]:
     rows: dict[GeneratedRow, None] = {}
     for file in [folder / "manifest.jsonl", *sorted(folder.glob("manifest-r*.jsonl"))]:
         for number, values in _json_lines(file):
-            if not isinstance(values, dict) or not names - {"own_prompt"} <= set(values):
+            if not isinstance(values, dict) or not names - {"own_prompt"} <= set(values) or not _is_row(values):
                 raise ValueError(f"{file} line {number} is no row of an audio set; {MAKE_IT}")
             rows[GeneratedRow(**{name: value for name, value in values.items() if name in names})] = None
     return list(rows)
+
+
+def _is_row(values: dict[str, Any]) -> bool:
+    """Tell whether a row's values are of the right kinds, and its path stays in the folder."""
+    if any(not isinstance(values[name], str) for name in ("id", "path", "text", "speaker", "system", "condition")):
+        return False
+    numbers = (values[name] for name in ("num_frames", "prompt_seconds", "seconds", "sample_rate"))
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in numbers):
+        return False
+    return not (os.path.isabs(values["path"]) or ".." in Path(values["path"]).parts or "\0" in values["path"])
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:

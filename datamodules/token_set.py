@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -229,8 +230,10 @@ def done_ids(folder: str | Path, split: str = "train") -> set[str]:
     ids: set[str] = set()
     for file in shard_files(folder, split):
         try:
-            ids.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
-        except (pa.ArrowException, OSError, KeyError) as error:
+            table = pq.read_table(file, columns=["id"], page_checksum_verification=True)
+            table.validate(full=True)
+            ids.update(table["id"].to_pylist())
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise _damaged(file, error) from None
     return ids
 
@@ -289,16 +292,18 @@ def open_token_set(
     for file in files:
         try:
             schema = pq.read_schema(file)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(file, error) from None
         if not schema.equals(SCHEMA):
             found = ", ".join(f"{field.name}: {field.type}" for field in schema)
             raise ValueError(f"{file} is no shard of a token set: its columns are {found}; remove it")
+    cache = Path(cache_dir or Path(folder) / ".cache")
+    _verify(files, cache)
     try:
         dataset = datasets.Dataset.from_parquet(
             [str(file) for file in files],
             features=datasets.Features.from_arrow_schema(SCHEMA),
-            cache_dir=str(cache_dir or Path(folder) / ".cache"),
+            cache_dir=str(cache),
             num_proc=num_proc,
         )
     except DatasetGenerationError as error:
@@ -351,10 +356,31 @@ def _rejected_splits(file: Path) -> set[str]:
     return {match[1] for match in (re.match(r'\{"split": "([^"]+)"', line) for line in lines) if match}
 
 
+def _verify(files: Sequence[Path], cache: Path) -> None:
+    """Read shards that are new or have changed once, with their checksums; the list of those known is in the cache.
+
+    Raises:
+        ValueError: A shard is damaged.
+    """
+    record = cache / "verified.json"
+    try:
+        known = dict(json.loads(record.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    stamps = {str(file.resolve()): [(stat := file.stat()).st_size, stat.st_mtime_ns] for file in files}
+    fresh = [name for name, stamp in stamps.items() if known.get(name) != stamp]
+    for name in fresh:
+        _read_whole(Path(name))
+    if fresh:
+        with suppress(OSError):  # a cache that cannot be written is judged by who fills it
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomically(record, json.dumps(known | stamps))
+
+
 def _read_whole(file: Path) -> None:
     try:
-        pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+        pq.read_table(file, page_checksum_verification=True).validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(file, error) from None
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -100,14 +102,20 @@ class ResidualVQ(nn.Module):
         source = Path(path)
         if not source.is_file():
             raise FileNotFoundError(f"no codebooks at {str(path)!r}: fit them first (configs/codec/lyra_rvq.yaml)")
-        if source.suffix == ".npz":
-            with np.load(source, allow_pickle=False) as archive:
-                arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        else:
-            arrays = load_file(source)
+        try:
+            if source.suffix == ".npz":
+                with np.load(source, allow_pickle=False) as archive:
+                    arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
+            else:
+                arrays = load_file(source)
+        except (SafetensorError, BadZipFile, EOFError, TypeError, ValueError) as error:
+            raise ValueError(f"{source} is damaged or holds no codebooks ({error}); fit them again") from None
         if "codebooks" not in arrays:
             raise ValueError(f"{str(path)!r} holds no array 'codebooks', only {sorted(arrays)}")
-        return cls(arrays["codebooks"])
+        try:
+            return cls(arrays["codebooks"])
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}; fit them again") from None
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:

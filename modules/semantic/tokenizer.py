@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xxhash
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -265,12 +265,19 @@ class SemanticTokenizer(nn.Module):
         try:
             config = yaml.safe_load((root / CONFIG_FILE).read_text(encoding="utf-8"))
             args = {name: config["init_args"][name] for name in ("features", "num_clusters", "pool")}
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+        except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ValueError(f"{root / CONFIG_FILE} does not describe a semantic tokenizer ({error!r})") from None
-        built = features if features is not None else _build_features(args["features"], root / CONFIG_FILE)
-        with safe_open(root / WEIGHTS_FILE, framework="pt") as file:
-            fitted_on = json.loads((file.metadata() or {}).get("features", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            built = features if features is not None else _build_features(args["features"], root / CONFIG_FILE)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{root / CONFIG_FILE} does not describe a semantic tokenizer ({error!r})") from None
+        try:
+            with safe_open(root / WEIGHTS_FILE, framework="pt") as file:
+                fitted_on = json.loads((file.metadata() or {}).get("features", "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            mean, std, centroids = (tensors[name] for name in ("mean", "std", "centroids"))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{root / WEIGHTS_FILE} is damaged ({error}); copy or fit the tokenizer again") from None
         learnt = {name.removeprefix(FEATURES): t for name, t in tensors.items() if name.startswith(FEATURES)}
         if learnt and features is None:
             built.load_state_dict(learnt)
@@ -278,8 +285,11 @@ class SemanticTokenizer(nn.Module):
             raise ValueError(
                 f"the codebook in {folder} was fitted on the features {fitted_on}, not on {built.identity()}"
             )
-        tokenizer = cls(built, num_clusters=args["num_clusters"], pool=args["pool"])
-        tokenizer.set_codebook(tensors["mean"], tensors["std"], tensors["centroids"])
+        try:
+            tokenizer = cls(built, num_clusters=args["num_clusters"], pool=args["pool"])
+            tokenizer.set_codebook(mean, std, centroids)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder} does not describe a semantic tokenizer: {error}") from None
         return tokenizer
 
 

@@ -48,7 +48,7 @@ def test_sources_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"neither a folder nor a \.csv"):
         read_clips(tmp_path / "list.txt")
     (tmp_path / "list.csv").write_text("file\na.wav\n")
-    with pytest.raises(ValueError, match="no `path`"):
+    with pytest.raises(ValueError, match="has no 'path'"):
         read_clips(tmp_path / "list.csv")
 
 

@@ -121,11 +121,14 @@ def load_folder(source: str | Path, overrides: dict[str, Any] | None = None) -> 
     folder = _resolve(source)
     try:
         description = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError) as error:
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{source}: no readable {CONFIG_FILE} ({error})") from error
     if not isinstance(description, dict):
         raise ValueError(f"{source}: {CONFIG_FILE} holds no class_path")
-    part = build(description, overrides)
+    try:
+        part = build(description, overrides)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE} does not describe a codec: {error}") from error
     try:
         weights = load_file(folder / WEIGHTS_FILE)
         # Weights stored at half precision are copied into float32 parameters.
