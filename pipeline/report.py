@@ -7,11 +7,14 @@ import soundfile
 
 from datamodules.audio_sources import safe_id
 from datamodules.token_card import write_atomically
+from pipeline.figures import draw_figures
 from pipeline.page import Clip, Rendering, make_page
 from pipeline.results import Results, Row, read_results
-from pipeline.spectrograms import draw_consistency, draw_spectrogram
-from pipeline.table import make_sections
-from pipeline.table_text import table_csv, table_markdown, table_summary
+from pipeline.spectrograms import draw_spectrogram
+from pipeline.table import make_sections, without_sweeps
+from pipeline.table_latex import table_latex
+from pipeline.table_text import aligned, table_csv, table_markdown, table_summary
+from pipeline.timings import read_timings, speed_cells, sum_up
 
 
 def report(
@@ -21,12 +24,13 @@ def report(
     resamples: int = 2000,
     published: bool = True,
 ) -> None:
-    """Turn results into the paper's table, measured beside published, and a page to look at and listen to.
+    """Turn results into the paper's table, measured beside published, figures, and a page to look at and listen to.
 
-    Writes ``index.html``, ``report.md``, ``table.csv`` and the pictures and sounds of the page, and prints the table.
+    Writes ``index.html`` with its pictures and sounds, ``report.md``, ``table.csv`` and ``table.tex``, and prints the
+    table. Rows of an ablation over iterations are in the figure and in ``table.csv`` only.
 
     Args:
-        results: Folders that ``soundstorm test`` wrote; several are joined into one table.
+        results: Folders that ``soundstorm test`` wrote, joined into one table, and folders with a ``speed.jsonl``.
         output: Folder of the report.
         clips: Utterances on the page.
         resamples: Draws of the bootstrap for the confidence intervals.
@@ -34,23 +38,38 @@ def report(
 
     Raises:
         FileNotFoundError: A folder holds no results.
-        ValueError: A file is damaged, or scores of one name come from different models.
+        ValueError: A file is damaged or of another run, or scores of one name come from different models.
     """
-    found = read_results(results)
-    sections = make_sections(found, resamples, published)
+    speeds = sum_up(read_timings(results))
+    found = read_results([folder for folder in results if not holds_timings_only(folder)])
+    everything = make_sections(found, resamples, published)
+    sections = without_sweeps(everything)
     output.mkdir(parents=True, exist_ok=True)
-    caption = draw_consistency(found, output / "consistency.png")
+    pictures = draw_figures(found, speeds, output, resamples)
     shown = copy_clips(found, output, clips)
-    page = make_page(found, sections, shown, ("consistency.png", caption) if caption else None)
-    remarks = "".join(f"- {remark}\n" for remark in found.remarks)
+    page = make_page(found, sections, shown, pictures, speeds)
     text = f"# SoundStorm evaluation\n\n{table_markdown(sections)}"
-    write_atomically(output / "table.csv", table_csv(sections))
+    if speeds:
+        text += f"\n## Speed\n\n{aligned(speed_cells(speeds))}\n"
+    text += "".join(f"\n## {drawn.title}\n\n![{drawn.title}]({drawn.file})\n\n{drawn.caption}\n" for drawn in pictures)
+    remarks = "".join(f"- {remark}\n" for remark in found.remarks)
+    write_atomically(output / "table.csv", table_csv(everything))
+    write_atomically(output / "table.tex", table_latex(sections))
     write_atomically(output / "report.md", text + (f"\n## Missing, double, unscored\n\n{remarks}" if remarks else ""))
     write_atomically(output / "index.html", page)
     print(f"\n{table_summary(sections)}")
+    if speeds:
+        print(f"{aligned(speed_cells(speeds))}\n")
     if remarks:
         print(remarks)
     print(f"Confidence intervals, figures and {len(shown)} clips to listen to: {output / 'index.html'}")
+
+
+def holds_timings_only(given: Path) -> bool:
+    """Tell whether a path leads to a benchmark and not to results."""
+    return given.name == "speed.jsonl" or (
+        (given / "speed.jsonl").is_file() and not (given / "results.jsonl").is_file()
+    )
 
 
 def copy_clips(results: Results, output: Path, number: int) -> list[Clip]:

@@ -134,6 +134,11 @@ def make_sections(results: Results, resamples: int = 2000, published: bool = Tru
     return sorted(sections, key=lambda section: order.index(section.paper) if section.paper in order else len(order))
 
 
+def without_sweeps(sections: Sequence[Section]) -> list[Section]:
+    """Leave out the rows of ablations over iterations, which a figure shows."""
+    return [section._replace(lines=[line for line in section.lines if line.row.sweep is None]) for section in sections]
+
+
 def _section(results: Results, column: Column, resamples: int, published: bool) -> Section:
     scorer, measure = column.scorer, column.measure
     lines = []

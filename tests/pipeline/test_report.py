@@ -13,10 +13,13 @@ from lightning.pytorch import Trainer
 from modules.evaluation import AcousticConsistency, Dnsmos, SpeakerSimilarity, WordErrors, XVectorEmbedding
 from modules.evaluation.recognition import WhisperRecognizer
 from pipeline.cli import main
+from pipeline.paper import paper_numbers
 from pipeline.report import report
 from pipeline.report_writer import ReportWriter
-from pipeline.results import read_results, results_digest
+from pipeline.results import Row, read_results, results_digest
 from pipeline.table import confidence_interval, make_sections, published_csv, published_lines
+from pipeline.table_latex import latex_text
+from pipeline.timings import read_timings, sum_up
 
 PUBLISHED = {  # Table 1 of the paper, as printed there: short, mid, long
     ("prompted", "soundstorm", "wer"): (2.99, 2.43, 3.36),
@@ -206,7 +209,85 @@ def test_the_page_is_complete_in_itself(tmp_path, results):
         assert (output / file).stat().st_size > 0
     assert page.count("<audio controls") == 4
     assert "heard:</span> &lt;script&gt;" in page
-    assert "<script" not in page
+    assert page.count("<script") == 1
+    assert "</script></body>" in page
+
+
+def sweeps(tmp_path):
+    """Results at 1, 4 and 16 iterations of level 1."""
+    rows = [result(id, "original", "reference", "short", errors=0) for id in "abc"]
+    for iterations, errors in ((1, 5), (4, 3), (16, 2)):
+        name = f"soundstorm-level1-{iterations}"
+        rows += [result(id, name, "prompted", "short", errors=errors) for id in "abc"]
+    return write(tmp_path / "sweeps", rows)
+
+
+def test_rows_of_an_ablation_are_in_the_figure_and_not_in_the_table(tmp_path):
+    report([sweeps(tmp_path)], tmp_path / "report", resamples=10)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "iterations at level 1 |" not in text
+    assert "WER % against the number of iterations, over 3 clips" in text
+    cells = table(tmp_path / "report")
+    assert float(cells["measured", "prompted", "soundstorm-level1-4", "wer", "all"]["value"]) == 30
+    assert (tmp_path / "report" / "iterations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_iterations_are_sorted_as_numbers_and_named(tmp_path):
+    rows = read_results([sweeps(tmp_path)]).rows
+    assert [row.sweep.iterations for row in rows[1:]] == [1, 4, 16]
+    assert rows[1].label == "SoundStorm, 1 iteration at level 1, prompted"
+    assert Row("prompted", "soundstorm-level1-0").sweep is None
+    assert Row("prompted", "soundstorm").sweep is None
+
+
+def test_the_table_is_printed_in_latex(tmp_path, results):
+    report([results], tmp_path / "report", resamples=10)
+    latex = (tmp_path / "report" / "table.tex").read_text()
+    body = latex[latex.index(r"\toprule") : latex.index(r"\bottomrule")].splitlines()
+    assert {line.count(" & ") for line in body if line.endswith(r"\\") and "multicolumn" not in line} == {4}
+    assert latex.count("{") == latex.count("}")
+    assert r"\textbf{WER \%} $\downarrow$" in latex
+    assert r"\quad\textit{SoundStorm, prompted (published)} & 2.99 & 2.43 & 3.36 & -- \\" in latex
+    assert r"$n=1$ 1 missing}" in latex
+    assert latex_text("a_b & 5 % {x}") == r"a\_b \& 5 \% \{x\}"
+
+
+def speed_line(**values):
+    line = {"system": "soundstorm", "stage": "soundstorm", "audio_seconds": 10.0, "seconds": [1.0, 9.0, 2.0]}
+    return json.dumps(line | {"device": "a CPU", "passes": 27} | values) + "\n"
+
+
+def test_speed_is_the_median_of_repeats_with_and_without_the_codec(tmp_path, results, capsys):
+    folder = tmp_path / "speed"
+    folder.mkdir()
+    lines = speed_line() + speed_line(stage="codec", seconds=[0.5], passes=1)
+    lines += speed_line(system="audiolm", stage="coarse", seconds=[20.0], passes=2000)
+    lines += speed_line(system="audiolm", stage="fine", seconds=[10.0], passes=3000)
+    lines += speed_line(batch_size=8, audio_seconds=20.0)
+    (folder / "speed.jsonl").write_text(lines)
+    audiolm, soundstorm = sum_up(read_timings([folder]))
+    assert (soundstorm.rtf, soundstorm.rtf_with_codec, soundstorm.passes) == (0.2, 0.25, 27)
+    assert (audiolm.rtf, audiolm.rtf_with_codec, audiolm.passes) == (3.0, None, 5000)
+    report([results, folder], tmp_path / "report", resamples=10)
+    printed = capsys.readouterr().out
+    assert re.search(r"\| soundstorm \| +a CPU \| +10 \| +0\.2000 \| +0\.2500 \| +27 \| +1 \|", printed)
+    assert "not timed" in (tmp_path / "report" / "index.html").read_text()
+    assert (tmp_path / "report" / "runtime.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("line", ["{}", "nothing", speed_line(seconds=[]), speed_line(seconds=[-1.0])])
+def test_damaged_timings_are_named(tmp_path, line):
+    (tmp_path / "speed.jsonl").write_text(speed_line() + line)
+    with pytest.raises(ValueError, match=r"speed\.jsonl line 2 is no timing: it needs system, stage"):
+        read_timings([tmp_path])
+
+
+def test_the_papers_numbers_can_be_printed_alone():
+    text = paper_numbers()
+    assert re.search(r"\| SoundStorm, prompted +\| +2\.99 \| 2\.43 \| 3\.36 \|", text)
+    assert text.count("SoundStorm, prompted") == 5
+    assert "0.017" in text
+    assert "98.5 %" in text
 
 
 def test_reports_of_several_runs_are_joined(tmp_path, results):

@@ -1,0 +1,70 @@
+"""The table as LaTeX, for a paper: booktabs, intervals as small print."""
+
+import math
+from collections.abc import Sequence
+
+from pipeline.table import SPLITS, Cell, Section
+from pipeline.table_text import NOTHING
+
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
+SPECIAL |= {
+    "–": "--",
+    "“": "``",
+    "”": "''",
+    "×": r"$\times$",
+    "…": r"\dots{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+
+
+def latex_text(text: str) -> str:
+    """Write text so that LaTeX prints it as it is."""
+    return "".join(SPECIAL.get(character, character) for character in text)
+
+
+def latex_cell(cell: Cell, digits: int) -> str:
+    """Write a cell: the value, its interval and the number of clips."""
+    if math.isnan(cell.value):
+        return rf"-- {{\tiny {cell.missing} missing}}" if cell.missing else "--"
+    text = f"{cell.value:.{digits}f}"
+    small = [] if math.isnan(cell.low) else [f"[{cell.low:.{digits}f}, {cell.high:.{digits}f}]"]
+    small += [f"$n={cell.clips}$"] if cell.clips else []
+    small += [f"{cell.missing} missing"] if cell.missing else []
+    return text + (rf" {{\tiny {' '.join(small)}}}" if small else "")
+
+
+def table_latex(sections: Sequence[Section]) -> str:
+    r"""Write the table as a ``table*`` that needs the package ``booktabs``; the paper's own rows in italics.
+
+    Args:
+        sections: The table.
+
+    Returns:
+        LaTeX; who measured, and what was not measured, in comments behind the table.
+    """
+    lines = [
+        "% \\usepackage{booktabs}",
+        r"\begin{table*}",
+        r"\centering\footnotesize",
+        rf"\begin{{tabular}}{{l{'r' * len(SPLITS)}}}",
+        r"\toprule",
+        rf" & {' & '.join(SPLITS)} \\",
+    ]
+    shown = [section for section in sections if section.lines]
+    for section in shown:
+        arrow = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}[section.higher_is_better]
+        heading = rf"\multicolumn{{{len(SPLITS) + 1}}}{{l}}{{\textbf{{{latex_text(section.label)}}}{arrow}}} \\"
+        lines += [r"\midrule", heading]
+        for line in section.lines:
+            label = latex_text(line.label)
+            name = rf"\quad\textit{{{label} (published)}}" if line.published else rf"\quad {label}"
+            cells = [latex_cell(line.cells.get(split, NOTHING), section.digits) for split in SPLITS]
+            lines.append(rf"{name} & {' & '.join(cells)} \\")
+    caption = "Measured values with 95\\,\\% bootstrap intervals by utterance and the number of clips."
+    if any(line.published for section in shown for line in section.lines):
+        caption += " Published: Borsos et al.\\ 2023, Table 1; LibriSpeech test-clean, scorers that are not public."
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table*}"]
+    lines += [f"% {section.label}: {section.note}" for section in sections]
+    return "\n".join(lines) + "\n"

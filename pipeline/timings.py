@@ -1,0 +1,110 @@
+"""How long systems take: read from the ``speed.jsonl`` of benchmarks, summed up as real-time factors."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+CODEC = "codec"  # the stage that turns codes into audio
+KEYS = ("system", "stage", "audio_seconds", "seconds", "device", "passes", "warmup")
+
+
+class Timing(NamedTuple):
+    """One stage of one system on one duration; a line of ``speed.jsonl``."""
+
+    system: str  # "soundstorm", "audiolm", ...
+    stage: str  # "soundstorm", "coarse", "fine", ...; "codec" for the decoder
+    audio_seconds: float  # of the audio that was made
+    seconds: list[float]  # wall clock of each repeat, the warm-up left out
+    device: str
+    passes: int  # forward passes of the network for one utterance
+    warmup: int = 1  # runs before the first that counts
+    batch_size: int = 1
+
+    @property
+    def median(self) -> float:
+        """Median of the repeats, in seconds."""
+        return statistics.median(self.seconds)
+
+
+class Speed(NamedTuple):
+    """One system at one duration, all stages together."""
+
+    system: str
+    device: str
+    audio_seconds: float
+    without_codec: float  # seconds
+    with_codec: float | None  # seconds; None where the decoder was not timed
+    passes: int
+    repeats: int  # the fewest of any stage
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor of the codes alone."""
+        return self.without_codec / self.audio_seconds
+
+    @property
+    def rtf_with_codec(self) -> float | None:
+        """Real-time factor until there is audio, as the paper's 0.017."""
+        return None if self.with_codec is None else self.with_codec / self.audio_seconds
+
+
+def read_timings(folders: Sequence[Path]) -> list[Timing]:
+    """Read the ``speed.jsonl`` of those folders that have one.
+
+    Args:
+        folders: Results folders, or folders of benchmarks, or such files themselves.
+
+    Raises:
+        ValueError: A line is damaged, or holds times that are no positive numbers.
+    """
+    timings = []
+    for given in folders:
+        file = given if given.name == "speed.jsonl" else given / "speed.jsonl"
+        if not file.is_file():
+            continue
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                timing = Timing(**json.loads(line))
+                fit = timing.seconds and min(timing.seconds) > 0 and timing.audio_seconds > 0
+            except (TypeError, ValueError):
+                fit = False
+            if not fit:
+                raise ValueError(f"{file} line {number} is no timing: it needs {', '.join(KEYS)}")
+            timings.append(timing)
+    return timings
+
+
+def sum_up(timings: Sequence[Timing]) -> list[Speed]:
+    """Add the stages of every system up, for every device and duration, one utterance at a time.
+
+    Batches are left out: their times are no latencies.
+    """
+    groups: dict[tuple[str, str, float], dict[str, Timing]] = {}
+    for timing in timings:
+        if timing.batch_size == 1:
+            key = (timing.device, timing.system, timing.audio_seconds)
+            groups.setdefault(key, {})[timing.stage] = timing
+    speeds = []
+    for (device, system, audio_seconds), stages in sorted(groups.items()):
+        codes = [timing for stage, timing in stages.items() if stage != CODEC]
+        if not codes:
+            continue
+        without = sum(timing.median for timing in codes)
+        decoder = stages.get(CODEC)
+        together = None if decoder is None else without + decoder.median
+        passes, repeats = sum(t.passes for t in codes), min(len(t.seconds) for t in stages.values())
+        speeds.append(Speed(system, device, audio_seconds, without, together, passes, repeats))
+    return speeds
+
+
+def speed_cells(speeds: Sequence[Speed]) -> list[list[str]]:
+    """Lay out real-time factors as a table: a head, and a row for every system, device and duration."""
+    head = ["System", "Device", "Audio s", "RTF, codes", "RTF with codec", "Passes", "Repeats"]
+    body = []
+    for speed in speeds:
+        decoded = "not timed" if speed.rtf_with_codec is None else f"{speed.rtf_with_codec:.4f}"
+        numbers = [f"{speed.audio_seconds:g}", f"{speed.rtf:.4f}", decoded, str(speed.passes), str(speed.repeats)]
+        body.append([speed.system, speed.device, *numbers])
+    return [head, *body]
