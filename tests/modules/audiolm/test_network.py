@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from modules.audiolm import CoarseNetwork, FineNetwork
 
@@ -50,3 +53,19 @@ def test_levels_have_tables_of_their_own():
 def test_both_stages_must_have_levels(kind, levels):
     with pytest.raises(ValueError, match="coarse_levels"):
         kind(**SIZES, **(TOKENS | {"coarse_levels": levels}))
+
+
+def test_presets_have_the_size_that_they_say():
+    """The small stages have together the parameters of the small SoundStorm; the paper's are the default ones."""
+    folder, stages = "audiolm", {"coarse": CoarseNetwork, "fine": FineNetwork}
+    count = {}
+    for stage, kind in stages.items():
+        for preset in ("small", "paper"):
+            path = Path(__file__).parents[3] / f"configs/{folder}/networks/{stage}_{preset}.yaml"
+            with torch.device("meta"):
+                network = kind(**yaml.safe_load(path.read_text())["init_args"])
+                count[stage, preset] = sum(p.numel() for p in network.parameters())
+                default = sum(p.numel() for p in kind().parameters())
+            assert f"{count[stage, preset] / 1e6:.1f} M" in path.read_text().splitlines()[0]
+        assert count[stage, "paper"] == default
+    assert round(sum(count[stage, "small"] for stage in stages) / 1e6) == 20

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from modules.valle import AutoregressiveNetwork, NonAutoregressiveNetwork
 
@@ -79,3 +82,19 @@ def test_sizes_that_make_no_sense_are_refused():
         AutoregressiveNetwork(**SIZES, **TOKENS, group_size=0)
     with pytest.raises(ValueError, match="no level beyond the first"):
         NonAutoregressiveNetwork(**(SIZES | {"num_quantizers": 1}), **TOKENS)
+
+
+def test_presets_have_the_size_that_they_say():
+    """The small stages have together the parameters of the small SoundStorm; the paper's are the default ones."""
+    folder, stages = "valle", {"ar": AutoregressiveNetwork, "nar": NonAutoregressiveNetwork}
+    count = {}
+    for stage, kind in stages.items():
+        for preset in ("small", "paper"):
+            path = Path(__file__).parents[3] / f"configs/{folder}/networks/{stage}_{preset}.yaml"
+            with torch.device("meta"):
+                network = kind(**yaml.safe_load(path.read_text())["init_args"])
+                count[stage, preset] = sum(p.numel() for p in network.parameters())
+                default = sum(p.numel() for p in kind().parameters())
+            assert f"{count[stage, preset] / 1e6:.1f} M" in path.read_text().splitlines()[0]
+        assert count[stage, "paper"] == default
+    assert round(sum(count[stage, "small"] for stage in stages) / 1e6) == 20
