@@ -59,15 +59,20 @@ class SoundStream(AudioCodec):
         self.num_quantizers = levels
         self.codebook_size = quantizer.codebook_size
 
-    def forward(self, audio: Tensor) -> Reconstruction:
+    def forward(self, audio: Tensor, frozen_codes: bool = False) -> Reconstruction:
         """Encode, quantise with gradients, and decode; for training.
 
         Args:
             audio: ``[B, N]`` at ``sample_rate``.
+            frozen_codes: Leave encoder and codebooks as they are; only the decoder gets gradients.
 
         Returns:
             Audio of the same shape, and the commitment loss.
         """
+        if frozen_codes:
+            with torch.no_grad():
+                latent = self.quantizer.quantize(self.encoder(self._pad(audio)))
+            return Reconstruction(self.decoder(latent)[:, : audio.shape[1]], latent.new_zeros(()))
         quantized = self.quantizer(self.encoder(self._pad(audio)))
         return Reconstruction(self.decoder(quantized.latent)[:, : audio.shape[1]], quantized.commitment)
 
@@ -95,7 +100,11 @@ class SoundStream(AudioCodec):
         return self.quantizer.decode(codes)
 
     def identity(self) -> dict[str, Any]:
-        """Name the codec; ``revision`` is a digest of the weights."""
+        """Name the codec.
+
+        ``revision`` is a digest of encoder and codebooks: a decoder that was trained on for the same codes leaves token
+        sets as valid as they were.
+        """
         return {
             "name": "soundstream",
             "revision": self._digest(),
@@ -141,6 +150,8 @@ class SoundStream(AudioCodec):
     def _digest(self) -> str:
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
+            if name.startswith("decoder."):
+                continue
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

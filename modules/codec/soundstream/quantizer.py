@@ -159,6 +159,25 @@ class ResidualVectorQuantizer(nn.Module):
             (F.embedding(code, codebook) for code, codebook in levels), start=torch.zeros((), device=codes.device)
         )
 
+    @torch.no_grad()
+    def quantize(self, latent: Tensor) -> Tensor:
+        """Quantise without gradients and without moving anything; in training mode drop levels.
+
+        Args:
+            latent: ``[B, T, dim]``.
+
+        Returns:
+            The quantised latent, ``[B, T, dim]``.
+        """
+        codes = self.encode(latent.float())
+        num_levels = self._draw_levels(len(codes), codes.device)
+        active = torch.arange(self.num_quantizers, device=codes.device) < num_levels[:, None]
+        return sum(
+            (active[:, level, None, None] * F.embedding(codes[:, level], self.codebooks[level])
+             for level in range(self.num_quantizers)),
+            start=torch.zeros_like(latent),
+        )  # fmt: skip
+
     def forward(self, latent: Tensor) -> Quantized:
         """Quantise with gradients; in training mode also drop levels and move the codebooks.
 

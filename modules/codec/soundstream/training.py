@@ -34,6 +34,8 @@ class SoundStreamTraining(L.LightningModule):
         discriminator_optimizer: For the discriminator.
         discriminator_scheduler: For the discriminator, stepped once per batch of the adversarial part.
         adversarial_start: Batches before the adversarial part begins.
+        freeze_codes_after: Batches after which encoder and codebooks stay as they are and only the decoder learns:
+            token sets that are made from then on stay valid. Never if None.
         gradient_clip_norm: Largest norm of the gradient, for codec and discriminator each.
         validation_levels: Numbers of leading levels whose reconstructions are measured.
 
@@ -54,6 +56,7 @@ class SoundStreamTraining(L.LightningModule):
         discriminator_optimizer: OptimizerCallable | None = None,
         discriminator_scheduler: LRSchedulerCallable | None = None,
         adversarial_start: int = 0,
+        freeze_codes_after: int | None = None,
         gradient_clip_norm: float = 1.0,
         validation_levels: tuple[int, ...] = (1, 4, 8, 12),
     ) -> None:
@@ -69,6 +72,7 @@ class SoundStreamTraining(L.LightningModule):
         self.discriminator = discriminator
         self.optimizer, self.scheduler = optimizer, scheduler
         self.discriminator_optimizer, self.discriminator_scheduler = discriminator_optimizer, discriminator_scheduler
+        self.freeze_codes_after = freeze_codes_after
         self.adversarial_start, self.gradient_clip_norm = adversarial_start, gradient_clip_norm
         self.validation_levels = tuple(level for level in validation_levels if level <= codec.num_quantizers)
         self.validation_distance = MultiScaleMelLoss(codec.sample_rate, window_weighting=False)
@@ -93,7 +97,8 @@ class SoundStreamTraining(L.LightningModule):
         """
         optimizers, schedulers = _listed(self.optimizers()), _listed(self.lr_schedulers())
         discriminator = self.discriminator if int(self.batches_seen) >= self.adversarial_start else None
-        audio, commitment = self.codec(batch)
+        frozen_codes = self.freeze_codes_after is not None and int(self.batches_seen) >= self.freeze_codes_after
+        audio, commitment = self.codec(batch, frozen_codes)
         if discriminator:
             self._step_discriminator(discriminator, batch, audio.detach(), optimizers[1])
             schedulers[1].step()

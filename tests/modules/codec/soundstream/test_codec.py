@@ -110,13 +110,16 @@ def test_fewer_levels_can_be_asked_for_at_loading(tmp_path):
     assert loaded.identity() == codec.identity() | {"num_quantizers": 2}
 
 
-def test_identity_follows_the_weights():
+def test_identity_follows_the_weights_that_make_codes():
     codec = light()
     before = codec.identity()
     assert before == light().identity()
     assert before["frame_rate"] == 1000
     with torch.no_grad():
         next(codec.decoder.parameters()).add_(1e-3)
+    assert codec.identity() == before
+    with torch.no_grad():
+        next(codec.encoder.parameters()).add_(1e-3)
     assert codec.identity()["revision"] != before["revision"]
 
 

@@ -119,6 +119,29 @@ def test_discriminator_rests_until_the_adversarial_part(tmp_path):
     assert all(p.requires_grad for p in model.discriminator.parameters())
 
 
+def test_frozen_codes_stay_while_the_decoder_learns(tmp_path):
+    torch.manual_seed(0)
+    model = training(light(), freeze_codes_after=3)
+    runner = trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
+    runner.fit(model, DataLoader(chirps(6), 2))
+    codes, state = model.codec.encode(chirps(6)), {k: v.clone() for k, v in model.codec.state_dict().items()}
+    revision = model.codec.identity()["revision"]
+    runner.fit_loop.epoch_progress.reset()
+    runner.fit_loop.max_epochs = 2
+    runner.fit(model, DataLoader(chirps(6), 2))
+    moved = {name for name, value in model.codec.state_dict().items() if not torch.equal(state[name], value)}
+    assert moved == {name for name in state if name.startswith("decoder.")}
+    assert torch.equal(model.codec.encode(chirps(6)), codes)
+    assert model.codec.identity()["revision"] == revision
+
+
+def test_frozen_codes_sound_as_decoded_ones_do():
+    torch.manual_seed(0)
+    codec = light().eval()
+    codec.quantizer.start(codec.encoder(chirps()).detach().flatten(0, 1))
+    torch.testing.assert_close(codec(chirps(), frozen_codes=True).audio, codec.decode(codec.encode(chirps())))
+
+
 def test_a_tiny_codec_learns_one_clip():
     torch.manual_seed(0)
     model, audio = training(light(32)), chirps()
