@@ -150,15 +150,16 @@ class CropSampler(Sampler[int]):
         crops_per_epoch: Crops of all ranks together; what does not divide evenly is left out.
         rank: Of this process.
         world_size: Number of processes.
+        same: Give every epoch the crops of the first.
     """
 
-    def __init__(self, crops_per_epoch: int, rank: int = 0, world_size: int = 1) -> None:
-        self.crops_per_epoch, self.rank, self.world_size = crops_per_epoch, rank, world_size
+    def __init__(self, crops_per_epoch: int, rank: int = 0, world_size: int = 1, same: bool = False) -> None:
+        self.crops_per_epoch, self.rank, self.world_size, self.same = crops_per_epoch, rank, world_size, same
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this."""
-        self.epoch = epoch
+        """Choose the epoch; Lightning calls this, for validation too."""
+        self.epoch = 0 if self.same else epoch
 
     def __len__(self) -> int:
         return self.crops_per_epoch // self.world_size
@@ -262,6 +263,6 @@ class AudioCropDataModule(L.LightningDataModule):
         return DataLoader(
             self.validation,
             self.batch_size,
-            sampler=CropSampler(self.validation_crops, rank, world_size),
+            sampler=CropSampler(self.validation_crops, rank, world_size, same=True),
             num_workers=self.num_workers,
         )

@@ -119,6 +119,15 @@ def test_speakers_are_held_out_whole_and_by_name_alone(corpus):
     assert torch.equal(first, second)
 
 
+def test_validation_is_the_same_in_every_epoch(corpus):
+    data = AudioCropDataModule(str(corpus), validation_crops=4, validation_seconds=0.1, held_out_fraction=0.5)
+    data.setup("fit")
+    loader = data.val_dataloader()
+    first = torch.cat(list(loader))
+    loader.sampler.set_epoch(3)  # as Lightning does
+    assert torch.equal(torch.cat(list(loader)), first)
+
+
 def test_held_out_share_is_about_the_fraction():
     held_out = sum(is_held_out(f"speaker-{n}", 0.1) for n in range(2000))
     assert 150 < held_out < 250
