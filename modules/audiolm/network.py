@@ -44,6 +44,7 @@ class FlatTokenNetwork(TokenNetwork):
         activation_checkpointing: bool,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.condition_levels = condition_levels
         self.condition_size = condition_size
         self.levels = levels
@@ -57,6 +58,18 @@ class FlatTokenNetwork(TokenNetwork):
         )
         self.head_weight = nn.Parameter(torch.randn(levels, codebook_size, dim) * dim**-0.5)
         self.head_bias = nn.Parameter(torch.zeros(levels, codebook_size))
+
+    def copy_start(self, condition: Tensor | None, codes: Tensor) -> None:
+        """Start from vectors of variance one.
+
+        Args:
+            condition: Of the condition tokens, one level after the other, ``[c * ids, D]``; None leaves them.
+            codes: Of the target codes, ``[L, C, D]``.
+        """
+        if condition is not None:
+            self.condition_embedding.weight.copy_(condition)
+        self.code_embedding.weight.copy_(codes.flatten(0, 1))
+        self.head_weight.copy_(codes * self.dim**-0.5)
 
     def embed_condition(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Embed condition tokens ``[B, c, T]`` frame by frame.
@@ -173,6 +186,10 @@ class CoarseNetwork(FlatTokenNetwork):
         self.num_quantizers = num_quantizers
         self.semantic_vocab_size = semantic_vocab_size
 
+    def start_from(self, codes: Tensor, semantic: Tensor | None) -> None:
+        """Copy vectors ``[Q, C, D]`` and ``[K, D]`` to where they belong."""
+        self.copy_start(semantic, codes[: self.levels])
+
 
 class FineNetwork(FlatTokenNetwork):
     """Fine levels from the coarse ones, without semantic tokens; the defaults are the paper's shape.
@@ -211,3 +228,7 @@ class FineNetwork(FlatTokenNetwork):
         )  # fmt: skip
         self.num_quantizers = num_quantizers
         self.semantic_vocab_size = semantic_vocab_size
+
+    def start_from(self, codes: Tensor, semantic: Tensor | None) -> None:
+        """Copy vectors ``[Q, C, D]`` to where they belong."""
+        self.copy_start(codes[: self.condition_levels].flatten(0, 1), codes[self.condition_levels :])

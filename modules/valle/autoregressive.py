@@ -50,6 +50,7 @@ class AutoregressiveNetwork(TokenNetwork):
         super().__init__()
         if group_size < 1:
             raise ValueError(f"group_size={group_size} must be at least 1")
+        self.dim = dim
         self.num_quantizers = num_quantizers
         self.codebook_size = codebook_size
         self.semantic_vocab_size = semantic_vocab_size
@@ -66,6 +67,13 @@ class AutoregressiveNetwork(TokenNetwork):
         self.head = nn.Linear(dim, codebook_size)
         nn.init.normal_(self.head.weight, std=dim**-0.5)
         nn.init.zeros_(self.head.bias)
+
+    def start_from(self, codes: Tensor, semantic: Tensor | None) -> None:
+        """Copy vectors ``[Q, C, D]`` and ``[K, D]`` to where they belong."""
+        self.code_embedding.weight[: self.codebook_size] = codes[0]
+        self.head.weight.copy_(codes[0] * self.dim**-0.5)
+        if semantic is not None:
+            self.semantic_embedding.weight.copy_(semantic)
 
     @property
     def nothing_id(self) -> int:

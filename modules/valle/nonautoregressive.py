@@ -49,6 +49,7 @@ class NonAutoregressiveNetwork(TokenNetwork):
         super().__init__()
         if num_quantizers < 2:
             raise ValueError(f"num_quantizers={num_quantizers}: there is no level beyond the first to predict")
+        self.dim = dim
         self.num_quantizers = num_quantizers
         self.codebook_size = codebook_size
         self.semantic_vocab_size = semantic_vocab_size
@@ -64,6 +65,12 @@ class NonAutoregressiveNetwork(TokenNetwork):
             dim, num_layers, num_heads, ffn_dim, dropout, causal=False, num_levels=num_quantizers - 1,
             activation_checkpointing=activation_checkpointing,
         )  # fmt: skip
+
+    def start_from(self, codes: Tensor, semantic: Tensor | None) -> None:
+        """Copy vectors ``[Q, C, D]`` and ``[K, D]`` to where they belong."""
+        self.code_embedding.weight[:-1] = codes.flatten(0, 1) * self.dim**-0.5
+        if semantic is not None:
+            self.semantic_embedding.weight.copy_(semantic)
 
     def contextualize(
         self, semantic: Tensor, codes: Tensor, lengths: Tensor, prompt_frames: Tensor, level: Tensor
