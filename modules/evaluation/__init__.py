@@ -9,9 +9,13 @@ from modules.evaluation.metrics import GroupedRatio
 from modules.evaluation.module import AbsentScorer, EvaluationModule, ScoredItem
 from modules.evaluation.pooled_conformer import PooledConformer
 from modules.evaluation.quality import Dnsmos
+from modules.evaluation.quality_optional import DistillMos, Nisqa
 from modules.evaluation.recognition import Recognizer, WhisperRecognizer
+from modules.evaluation.recognition_ctc import CtcRecognizer
+from modules.evaluation.recognition_faster import FasterWhisperRecognizer
 from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
 from modules.evaluation.speaker import SpeakerSimilarity, VoiceEmbedding, XVectorEmbedding
+from modules.evaluation.speaker_optional import OnnxVoiceEmbedding, ResemblyzerEmbedding
 from modules.evaluation.word_errors import WordErrors
 
 __all__ = [
@@ -20,17 +24,23 @@ __all__ = [
     "AcousticConsistency",
     "ConsistencyEmbedding",
     "ConsistencyTraining",
+    "CtcRecognizer",
     "Detection",
     "DetectionTraining",
+    "DistillMos",
     "Dnsmos",
     "EvaluationBatch",
     "EvaluationItem",
     "EvaluationModule",
+    "FasterWhisperRecognizer",
     "GroupedRatio",
     "Measure",
     "MelDistance",
+    "Nisqa",
+    "OnnxVoiceEmbedding",
     "PooledConformer",
     "Recognizer",
+    "ResemblyzerEmbedding",
     "ScoredItem",
     "Scorer",
     "ScorerUnavailableError",

@@ -84,3 +84,12 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return f"xxh3:{digest.hexdigest()}"
+
+
+def file_digest(file: Path) -> str:
+    """Digest a file of weights, whatever its name."""
+    digest = xxhash.xxh3_64()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return f"xxh3:{digest.hexdigest()}"

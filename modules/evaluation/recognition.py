@@ -38,6 +38,27 @@ class Recognizer(nn.Module, ABC):
         """Say which model this is: at least ``name`` and ``revision``."""
 
 
+def quiet_pieces(audio: Tensor, window: int) -> list[Tensor]:
+    """Cut audio into pieces that each end in the quietest moment of the last third of a window.
+
+    Args:
+        audio: Mono, ``[N]``.
+        window: Greatest length of a piece, in samples.
+
+    Returns:
+        The pieces in order, together the whole; none where there is no audio.
+    """
+    search, block = window // 3, max(1, window // 300)
+    pieces = []
+    while audio.shape[-1] > window:
+        blocks = audio[window - search : window].unfold(0, block, block)
+        quietest = int(blocks.square().mean(dim=-1).argmin())
+        cut = window - search + quietest * block + block // 2
+        pieces.append(audio[:cut])
+        audio = audio[cut:]
+    return [*pieces, audio] if audio.shape[-1] else pieces
+
+
 class WhisperRecognizer(Recognizer):
     """Any Whisper of transformers, by hub id or local folder.
 
@@ -134,16 +155,8 @@ class WhisperRecognizer(Recognizer):
         return [text.strip() for text in texts]
 
     def _windows(self, audio: Tensor) -> list[Tensor]:
-        """Cut audio into windows the model can hear, each ending in the quietest 100 ms of its last 10 s."""
-        window, search, block = (int(s * self.sample_rate) for s in (self.window_seconds, 10, 0.1))
-        pieces = []
-        while audio.shape[-1] > window:
-            blocks = audio[window - search : window].unfold(0, block, block)
-            quietest = int(blocks.square().mean(dim=-1).argmin())
-            cut = window - search + quietest * block + block // 2
-            pieces.append(audio[:cut])
-            audio = audio[cut:]
-        return [*pieces, audio] if audio.shape[-1] else pieces
+        """Cut audio into windows the model can hear."""
+        return quiet_pieces(audio, self.window_seconds * self.sample_rate)
 
     def identity(self) -> dict[str, Any]:
         """Say which model this is, and how it was run."""

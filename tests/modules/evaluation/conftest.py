@@ -101,3 +101,28 @@ def make_item():
 
     make.tone = tone
     return make
+
+
+@pytest.fixture(scope="session")
+def make_tiny_ctc(tmp_path_factory):
+    """Make a folder with a recogniser that says random letters."""
+
+    def make(kind):
+        folder = tmp_path_factory.mktemp(kind)
+        letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGH"]
+        (folder / "vocab.json").write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
+        tokenizer = hf.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+        sizes = dict(
+            vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            conv_dim=(16,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, initializer_range=1.0,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        config, model = {
+            "wav2vec2": (hf.Wav2Vec2Config, hf.Wav2Vec2ForCTC),
+            "hubert": (hf.HubertConfig, hf.HubertForCTC),
+        }[kind]
+        model(config(**sizes)).save_pretrained(folder)
+        hf.Wav2Vec2Processor(hf.Wav2Vec2FeatureExtractor(do_normalize=True), tokenizer).save_pretrained(folder)
+        return folder
+
+    return make

@@ -15,7 +15,9 @@ RATE = 16_000
 
 
 def network(output_dim=3):
-    return PooledConformer(LogMelFeatures(num_mels=16, context=0, normalize=False), output_dim, dim=16, num_heads=2, dropout=0.0)
+    return PooledConformer(
+        LogMelFeatures(num_mels=16, context=0, normalize=False), output_dim, dim=16, num_heads=2, dropout=0.0
+    )
 
 
 def sound(system, seed, seconds=5.0):
