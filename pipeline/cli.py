@@ -4,9 +4,17 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningCLI
+
+
+class StageCLI(LightningCLI):
+    """A LightningCLI that leaves checkpoints to the trainer."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Do not read a checkpoint for hyper-parameters: there are none, and reading it twice takes time."""
 
 
 def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
@@ -21,7 +29,7 @@ def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
     Returns:
         The command line with the trainer, model and datamodule it built.
     """
-    return LightningCLI(
+    return StageCLI(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -30,6 +38,7 @@ def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
         # A checkpoint must never override what YAML and command line say.
         load_from_checkpoint_support=False,
         save_config_kwargs={"overwrite": True},
+        trainer_defaults={"plugins": {"class_path": "callbacks.checkpoint_io.AtomicCheckpointIO"}},
         seed_everything_default=0,
         run=run,
         args=args,
@@ -43,6 +52,7 @@ def main(args: list[str] | None = None) -> None:
         args: Command-line arguments; those of the process if None.
     """
     arguments = sys.argv[1:] if args is None else args
+    _check_files(arguments)
     if arguments[:1] == ["report"]:
         from pipeline.report import report  # plotting takes long to import, and no other command plots
 
@@ -58,6 +68,22 @@ def main(args: list[str] | None = None) -> None:
         generate(**vars(parser.parse_args(arguments[1:])))
     else:
         make_cli(args)
+
+
+def _check_files(arguments: list[str]) -> None:
+    """Name the configuration file that is no YAML; the parser would not say which.
+
+    Raises:
+        ValueError: A file is none.
+    """
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, attached = option.partition("=")
+        file = Path(attached or value)
+        if name in ("-c", "--config") and file.is_file():
+            try:
+                yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise ValueError(f"{file} is no YAML ({' '.join(str(error).split())})") from None
 
 
 def console() -> None:

@@ -69,7 +69,6 @@ def configuration(folder, run, optimizer, workers, killer, accumulate=1):
             "log_every_n_steps": 2,
             "default_root_dir": str(folder / run),
             "logger": False,
-            "plugins": [{"class_path": "callbacks.checkpoint_io.AtomicCheckpointIO"}],
             "callbacks": [
                 {
                     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

@@ -28,7 +28,7 @@ from datamodules.token_set import TokenSetWriter, done_ids, open_token_set, read
 from datamodules.token_set import read_rows as read_tokens
 from modules.batches import Rejection
 
-COUNT = int(os.environ.get("FUZZ", "36"))
+COUNT = int(os.environ.get("FUZZ", "18"))
 NAMED = (ValueError, OSError)
 
 
@@ -212,7 +212,8 @@ def test_folders_of_weights(tmp_path, kind, name):
             if tensor.shape != expected.shape:
                 return False
             changed = not torch.equal(tensor, expected)
-            assert not changed or value.identity() != whole.identity(), key
+            # A decoder may be exchanged: the identity is that of what makes the codes.
+            assert not changed or key.startswith("decoder.") or value.identity() != whole.identity(), key
         return True
 
     try_all(tmp_path / name, read, same, exact=name == "model.safetensors", named=tmp_path.name)
