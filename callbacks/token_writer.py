@@ -1,5 +1,6 @@
 """Write the tokens that ``predict`` makes into a token set."""
 
+import time
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ class TokenWriter(Callback):
         split: Split to write.
         shard_rows: Utterances per shard.
         retry_rejected: Try again what earlier runs rejected.
+        report_seconds: How often to log hours done per hour and the time left; other ranks are taken to be as fast as
+            the first.
 
     Raises:
         TypeError: At the start of ``predict``: the datamodule has no ``exclude``, or the module no ``card``.
@@ -29,8 +32,15 @@ class TokenWriter(Callback):
     """
 
     def __init__(
-        self, output_dir: str, split: str = "train", shard_rows: int = 2000, retry_rejected: bool = False
+        self,
+        output_dir: str,
+        split: str = "train",
+        shard_rows: int = 2000,
+        retry_rejected: bool = False,
+        report_seconds: float = 60.0,
     ) -> None:
+        self.report_seconds = report_seconds
+        self._started = self._reported = 0.0
         self.output_dir = output_dir
         self.split = split
         self.shard_rows = shard_rows
@@ -50,19 +60,23 @@ class TokenWriter(Callback):
                 "AudioDataModule"
             )
         card = TokenSetCard(**make_card())
-        self._writer = TokenSetWriter(
-            self.output_dir, card, self.split, trainer.global_rank, trainer.world_size, self.shard_rows
-        )
+        # Independent processes that each read a share of the corpus write files of their own, as ranks do.
+        index = getattr(trainer.datamodule, "shard_index", 0)  # ty: ignore[missing-attribute]
+        number = getattr(trainer.datamodule, "num_shards", 1)  # ty: ignore[missing-attribute]
+        writers = number * trainer.world_size
+        writer = index * trainer.world_size + trainer.global_rank
+        self._writer = TokenSetWriter(self.output_dir, card, self.split, writer, writers, self.shard_rows)
         # No rank writes a shard before all have left this hook, so that all read the same ids here.
         done = done_ids(self.output_dir, self.split)
         self._num_done, self._num_frames = len(done), 0
         if not self.retry_rejected:
             done.update(rejection.id for rejection in read_rejected(self.output_dir, self.split))
-        elif trainer.is_global_zero:
+        elif writer == 0:
             forget_rejected(self.output_dir, self.split)
         exclude(done)
         # All predictions of a corpus do not fit into memory, and nobody asks for them.
         trainer.predict_loop.return_predictions = False
+        self._started = self._reported = time.monotonic()
 
     def on_predict_batch_end(
         self,
@@ -82,6 +96,21 @@ class TokenWriter(Callback):
             self._num_frames += codes.shape[-1]
         for rejection in outputs.rejected:
             self._writer.reject(rejection)
+        self._report(trainer, self._writer.card.frame_rate, batch_idx + 1, dataloader_idx)
+
+    def _report(self, trainer: Trainer, frame_rate: float, batches: int, dataloader_idx: int) -> None:
+        """Say now and then how fast it goes, and how long the rest takes if it goes on like that."""
+        now = time.monotonic()
+        if now - self._reported < self.report_seconds:
+            return
+        self._reported = now
+        elapsed = now - self._started
+        hours = self._num_frames * trainer.world_size / frame_rate / 3600
+        left = elapsed / batches * (trainer.num_predict_batches[dataloader_idx] - batches)
+        rank_zero_info(
+            f"Tokenized {hours:.2f} h in {elapsed / 3600:.2f} h, {hours / (elapsed / 3600):.0f} hours per hour; "
+            f"about {left / 3600:.2f} h left"
+        )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what was tokenized so far."""

@@ -50,6 +50,13 @@ class AudioDataModule(LightningDataModule):
             speakers of their own, and so they do where there is one speaker only.
         limit: Use only the first utterances of the source.
         seed: Seed of the shuffling and of the held-out choice.
+        shard: ``predict`` reads one of n shares of the utterances, chosen by a hash of their ids: ``0/4``, ``1/4``,
+            ``2/4`` and ``3/4`` are four processes that need not know of each other, each under DDP if need be. They may
+            be killed and started again one by one; to change n, end all of them first.
+
+    Attributes:
+        shard_index: Which share this is, from 0.
+        num_shards: How many there are; 1 where ``shard`` is not set.
     """
 
     def __init__(
@@ -66,8 +73,10 @@ class AudioDataModule(LightningDataModule):
         validation_fraction: float = 0.0,
         limit: int | None = None,
         seed: int = 0,
+        shard: str | None = None,
     ) -> None:
         super().__init__()
+        self.shard_index, self.num_shards = _parse_shard(shard)
         if segment_seconds is not None and not min_seconds * 2 <= segment_seconds <= max_seconds:
             raise ValueError(
                 f"segment_seconds is {segment_seconds:g}; it has to lie between twice min_seconds, "
@@ -98,13 +107,18 @@ class AudioDataModule(LightningDataModule):
         """List the utterances and check that their ids are unique.
 
         Raises:
-            ValueError: Two utterances have one id; both files are named.
+            ValueError: Two utterances have one id, both files are named; or a shard is to be trained or tested on.
         """
+        if self.num_shards > 1 and stage != "predict":
+            raise ValueError(f"shard is for predict; {stage} needs all of the data: leave it out")
         if self._clips is not None:
             return
         count = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         self._ids = self.source.ids()[:count]
-        seconds = self._read_headers(count) if self.segment_seconds or self.sort_by_length else np.zeros(count)
+        mine = self._mine()
+        seconds = np.zeros(count)
+        if self.segment_seconds or self.sort_by_length:
+            seconds[mine] = self._read_headers(np.flatnonzero(mine))
         parts = np.ones(count, dtype=np.int64)
         if self.segment_seconds:
             parts = np.array([part_count(length, self.segment_seconds) for length in seconds], dtype=np.int64)
@@ -113,7 +127,7 @@ class AudioDataModule(LightningDataModule):
         first = np.repeat(np.cumsum(parts) - parts, parts)
         self._clips = _Clips(
             utterances, np.arange(len(utterances)) - first, parts[utterances], (seconds / parts)[utterances]
-        )
+        ).select(mine[utterances])
 
     def exclude(self, ids: Collection[str]) -> None:
         """Leave utterances, or parts, out of the loaders that are made from now on.
@@ -171,14 +185,21 @@ class AudioDataModule(LightningDataModule):
             collate_fn=partial(_collate, sample_rate=self.reader.sample_rate),
         )
 
-    def _read_headers(self, count: int) -> npt.NDArray[np.float64]:
-        rank_zero_info(f"Reading the lengths of {count} recordings")
+    def _mine(self) -> npt.NDArray[np.bool_]:
+        """Mark the utterances of this shard, ``[len(ids)]``; which they are does not depend on the others."""
+        if self.num_shards == 1:
+            return np.ones(len(self._ids), dtype=bool)
+        hashes = (xxhash.xxh64_intdigest(id.encode()) for id in self._ids)
+        return np.array([value % self.num_shards == self.shard_index for value in hashes], dtype=bool)
+
+    def _read_headers(self, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        rank_zero_info(f"Reading the lengths of {len(indices)} recordings")
         with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-            return np.fromiter(pool.map(self._seconds, range(count)), dtype=np.float64, count=count)
+            return np.fromiter(pool.map(self._seconds, indices), dtype=np.float64, count=len(indices))
 
     def _seconds(self, index: int) -> float:
         try:
-            return audio_seconds(self.source[index].file)
+            return audio_seconds(self.source[int(index)].file)
         except UnusableAudio:
             return 0.0  # reading it will say why
 
@@ -279,6 +300,15 @@ class _AudioDataset(Dataset):
         except UnusableAudio as error:
             return Rejection(id, utterance.path, str(error))
         return _Clip(id, audio, utterance.speaker, utterance.text if num_parts == 1 else "")
+
+
+def _parse_shard(shard: str | None) -> tuple[int, int]:
+    if shard is None:
+        return 0, 1
+    index, slash, number = shard.partition("/")
+    if not (slash and index.isdecimal() and number.isdecimal() and int(index) < int(number)):
+        raise ValueError(f"shard is {shard!r}; give which and of how many, from 0/4 to 3/4")
+    return int(index), int(number)
 
 
 def _clip_id(id: str, part: int, num_parts: int) -> str:
