@@ -238,6 +238,8 @@ def _rows_by_id(folder: Path, name: str, account: dict[str, list[str]]) -> dict[
             account[f"in the manifest of {name}, but without a file"].append(row.id)
         else:
             rows[row.id] = row
+            if row.prompt_seconds and row.seconds <= row.prompt_seconds:
+                account[f"no longer than the prompt in {name}: nothing of it was generated"].append(row.id)
     return rows
 
 

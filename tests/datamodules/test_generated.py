@@ -109,6 +109,14 @@ def test_what_is_missing_or_double_is_counted_and_named(tmp_path, reference):
 
 
 @pytest.mark.filterwarnings("ignore:1 utterance is missing")
+def test_clips_that_end_with_their_prompt_are_named(tmp_path, reference):
+    folder = write_set(tmp_path / "set", {"a": 3.0, "b": 5.0}, condition="prompted", prompt_seconds=3.0)
+    data = GeneratedAudioDataModule({"prompted": folder}, reference)
+    with pytest.warns(UserWarning, match="1 utterance is no longer than the prompt in prompted"):
+        data.setup("test")
+    assert data.account["no longer than the prompt in prompted: nothing of it was generated"] == ["a"]
+
+
 def test_unpaired_systems_keep_what_they_have(tmp_path, reference):
     systems = {
         "one": write_set(tmp_path / "one", {"a": 5, "b": 12}),

@@ -1,0 +1,200 @@
+"""Measures how long a generator takes, with and without the codec."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.results_writer import describe_device
+from datamodules.token_card import write_atomically
+from modules.batches import GeneratedBatch, TokenBatch
+from modules.codec.codec import AudioCodec
+
+
+class SpeedWriter(Callback):
+    """Times ``predict_step`` and the codec's decoder before a prediction, and writes ``speed.jsonl``.
+
+    Random tokens of every duration stand in for speech: they take as long. One utterance at a time, the medians of the
+    repeats after a warm-up count. ``soundstorm report FOLDER ...`` makes the figure of it; lines of other systems that
+    the folder holds already are kept. Run it on a machine that does nothing else, with
+    ``--trainer.limit_predict_batches 1``.
+
+    Args:
+        codec: Decoder of the codes.
+        output_dir: The folder; the same for all systems that are compared.
+        system: What generates: ``soundstorm``, ``audiolm``, ...
+        durations: Seconds of audio.
+        repeats: Runs that count.
+        warmup: Runs before them.
+        prompt_seconds: Leading seconds that are given; 0 for none. At most half of a duration.
+        stages: Stage -> method of the model that does it, such as ``coarse: coarse.generate``; their times are written
+            apart, and what is left stands under the system's name. Without it everything does.
+        passes: Methods of the model whose calls are its forward passes, such as ``network.contextualize``.
+        seed: Of the tokens.
+    """
+
+    def __init__(
+        self,
+        codec: AudioCodec,
+        output_dir: str | Path,
+        system: str,
+        durations: Sequence[float] = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0),
+        repeats: int = 5,
+        warmup: int = 1,
+        prompt_seconds: float = 3.0,
+        stages: dict[str, str] | None = None,
+        passes: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if repeats < 1 or min(durations, default=0) <= 0:
+            raise ValueError("there have to be a repeat and a duration, and durations are positive")
+        self.codec = codec
+        self.output_dir = Path(output_dir)
+        self.system = system
+        self.durations = tuple(durations)
+        self.repeats = repeats
+        self.warmup = warmup
+        self.prompt_seconds = prompt_seconds
+        self.stages = dict(stages or {})
+        self.passes = tuple(passes)
+        self.seed = seed
+
+    @torch.inference_mode()
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time every duration, on the first process."""
+        if not trainer.is_global_zero:
+            return
+        card = trainer.datamodule.card  # ty: ignore[missing-attribute]
+        self.codec.to(pl_module.device).eval()
+        pl_module.eval()
+        lines = []
+        for seconds in self.durations:
+            lines += self._time(pl_module, random_batch(card, seconds, self.prompt_seconds, self.seed), seconds)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        file = self.output_dir / "speed.jsonl"
+        kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        kept = [line for line in kept if json.loads(line)["system"] != self.system]
+        text = "".join(f"{line}\n" for line in [*kept, *(json.dumps(line) for line in lines)])
+        write_atomically(file, text)
+        rank_zero_info(f"Times of {self.system} in {file}")
+
+    def _time(self, module: LightningModule, batch: TokenBatch, seconds: float) -> list[dict[str, Any]]:
+        batch = module.transfer_batch_to_device(batch, module.device, 0)
+        times: dict[str, list[float]] = {self.system: [], **{stage: [] for stage in self.stages}, "codec": []}
+        calls = {path: 0 for path in self.passes}
+        for run in range(self.warmup + self.repeats):
+            spent = dict.fromkeys(self.stages, 0.0)
+            calls = dict.fromkeys(self.passes, 0)
+            with _watched(module, self.stages, self.passes, spent, calls):
+                total, generated = _clocked(lambda: module.predict_step(batch, 0), module.device)
+            if not isinstance(generated, GeneratedBatch):
+                raise TypeError(f"{type(module).__name__} predicts {type(generated).__name__}, not codes")
+            codes: torch.Tensor = generated.codes
+            decoding, _ = _clocked(lambda codes=codes: self.codec.decode(codes), module.device)
+            if run >= self.warmup:
+                measured = {self.system: total - sum(spent.values()), **spent, "codec": decoding}
+                for stage, value in measured.items():
+                    times[stage].append(value)
+        shared = {
+            "system": self.system,
+            "audio_seconds": seconds,
+            "device": describe_device(module.device),
+            "warmup": self.warmup,
+        }
+        # Passes are counted for the system as a whole.
+        counted = {self.system: sum(calls.values())}
+        return [{**shared, "stage": s, "seconds": found, "passes": counted.get(s, 0)} for s, found in times.items()]
+
+
+def random_batch(card: Any, seconds: float, prompt_seconds: float, seed: int) -> TokenBatch:
+    """Make a batch of one utterance of random tokens.
+
+    Args:
+        card: What the tokens mean: a ``TokenSetCard``.
+        seconds: Its duration.
+        prompt_seconds: Of the prompt; at most half of the duration is given.
+        seed: Of the draws.
+    """
+    random = torch.Generator().manual_seed(seed)
+    frames = max(2, round(seconds * card.frame_rate))
+    prompt = min(round(prompt_seconds * card.frame_rate), frames // 2)
+    return TokenBatch(
+        ids=["random"],
+        semantic=torch.randint(card.semantic_vocab_size, (1, frames), generator=random),
+        codes=torch.randint(card.codebook_size, (1, card.num_quantizers, frames), generator=random),
+        lengths=torch.tensor([frames]),
+        prompt_frames=torch.tensor([prompt]),
+        seeds=torch.tensor([seed]),
+        speakers=[""],
+        texts=[""],
+    )
+
+
+def _clocked(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    _wait(device)
+    started = time.perf_counter()
+    result = work()
+    _wait(device)
+    return time.perf_counter() - started, result
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _watched(
+    module: LightningModule,
+    stages: dict[str, str],
+    passes: Sequence[str],
+    spent: dict[str, float],
+    calls: dict[str, int],
+) -> Generator[None]:
+    """Time and count calls of methods while something runs; then everything is as before."""
+    replaced: list[tuple[Any, str]] = []
+
+    def watch(path: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        parent, _, name = path.rpartition(".")
+        owner: Any = functools.reduce(getattr, parent.split("."), module) if parent else module
+        object.__setattr__(owner, name, around(getattr(owner, name)))
+        replaced.append((owner, name))
+
+    def timing(stage: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def around(method: Callable[..., Any]) -> Callable[..., Any]:
+            def timed(*args: Any, **kwargs: Any) -> Any:
+                seconds, result = _clocked(lambda: method(*args, **kwargs), module.device)
+                spent[stage] += seconds
+                return result
+
+            return timed
+
+        return around
+
+    def counting(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def around(method: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*args: Any, **kwargs: Any) -> Any:
+                calls[path] += 1
+                return method(*args, **kwargs)
+
+            return counted
+
+        return around
+
+    try:
+        for stage, path in stages.items():
+            watch(path, timing(stage))
+        for path in passes:
+            watch(path, counting(path))
+        yield
+    finally:
+        for owner, name in reversed(replaced):
+            object.__delattr__(owner, name)

@@ -1,0 +1,115 @@
+"""What is timed and counted."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+import callbacks.speed_writer as module
+from callbacks.speed_writer import SpeedWriter, random_batch
+from datamodules.synthetic import SyntheticTokenDataModule
+from modules.batches import GeneratedBatch
+from pipeline.timings import read_timings, sum_up
+
+
+class Clock:
+    """Time that passes only where somebody works."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Codec(torch.nn.Module):
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def decode(self, codes):
+        self.clock.now += 0.5
+        return torch.zeros(len(codes), codes.shape[2] * 320)
+
+
+class Network(torch.nn.Module):
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def forward(self, codes):
+        self.clock.now += 1.0
+        return codes
+
+
+class Generating(LightningModule):
+    """Three passes of one second each; the first run ever takes a minute more."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.network = Network(clock)
+        self.batches = []
+
+    def coarse(self, codes):
+        return self.network(codes)
+
+    def predict_step(self, batch, batch_idx):
+        if not self.batches:
+            self.clock.now += 60
+        self.batches.append(batch)
+        codes = self.network(self.network(self.coarse(batch.codes)))
+        return GeneratedBatch(
+            batch.ids, codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
+        )
+
+
+def measure(tmp_path, clock, **values):
+    model = Generating(clock)
+    options = {"system": "audiolm", "durations": [2.0, 4.0], "repeats": 3} | values
+    writer = SpeedWriter(Codec(clock), tmp_path, **options)
+    trainer = Trainer(accelerator="cpu", logger=False, limit_predict_batches=1, enable_progress_bar=False,
+                      enable_model_summary=False, callbacks=[writer], default_root_dir=tmp_path)  # fmt: skip
+    trainer.predict(model, SyntheticTokenDataModule(), return_predictions=False)
+    return model
+
+
+def test_stages_passes_and_codec_are_told_apart_and_the_warm_up_does_not_count(tmp_path, clock):
+    model = measure(tmp_path, clock, stages={"coarse": "coarse"}, passes=["network.forward"])
+    two, four = sum_up(read_timings([tmp_path]))
+    assert (two.audio_seconds, two.without_codec, two.with_codec, two.passes, two.repeats) == (2.0, 3.0, 3.5, 3, 3)
+    assert four.rtf_with_codec == 3.5 / 4
+    stages = {timing.stage: timing.seconds for timing in read_timings([tmp_path]) if timing.audio_seconds == 2}
+    assert stages == {"audiolm": [2.0] * 3, "coarse": [1.0] * 3, "codec": [0.5] * 3}
+    assert [batch.codes.shape[2] for batch in model.batches[:8]] == [100] * 4 + [200] * 4
+    assert "forward" not in vars(model.network)  # everything is as before
+
+
+def test_other_systems_of_the_folder_are_kept_and_the_own_replaced(tmp_path, clock):
+    measure(tmp_path, clock)
+    measure(tmp_path, clock, system="soundstorm", durations=[2.0])
+    measure(tmp_path, clock, durations=[4.0])
+    assert [(speed.system, speed.audio_seconds) for speed in sum_up(read_timings([tmp_path]))] == [
+        ("audiolm", 4.0),
+        ("soundstorm", 2.0),
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert all("CPU" in line["device"] for line in lines)
+
+
+def test_a_prompt_is_at_most_half_of_the_utterance():
+    card = SyntheticTokenDataModule().card
+    assert random_batch(card, 2.0, 3.0, 0).prompt_frames.tolist() == [50]
+    assert random_batch(card, 30.0, 3.0, 0).prompt_frames.tolist() == [150]
+
+
+def test_no_repeat_is_refused():
+    with pytest.raises(ValueError, match="there have to be a repeat"):
+        SpeedWriter(None, "folder", "soundstorm", repeats=0)
