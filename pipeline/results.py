@@ -20,7 +20,12 @@ CONDITIONS = {
     "prompted_other": "prompted by another utterance",
 }
 SYSTEMS = {"original": "Original", "reconstruction": "Codec reconstruction", "soundstorm": "SoundStorm"}
-SYSTEMS |= {"audiolm": "AudioLM", "valle": "VALL-E", "original_soundstream_rec": "SoundStream reconstruction"}
+SYSTEMS |= {
+    "audiolm": "AudioLM",
+    "valle": "VALL-E",
+    "valle2": "VALL-E 2",
+    "original_soundstream_rec": "SoundStream reconstruction",
+}
 MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
 
 
