@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.results import SYSTEMS
+
 CODEC = "codec"  # the stage that turns codes into audio
 KEYS = ("system", "stage", "audio_seconds", "seconds", "device", "passes", "warmup")
 
@@ -106,5 +108,5 @@ def speed_cells(speeds: Sequence[Speed]) -> list[list[str]]:
     for speed in speeds:
         decoded = "not timed" if speed.rtf_with_codec is None else f"{speed.rtf_with_codec:.4f}"
         numbers = [f"{speed.audio_seconds:g}", f"{speed.rtf:.4f}", decoded, str(speed.passes), str(speed.repeats)]
-        body.append([speed.system, speed.device, *numbers])
+        body.append([SYSTEMS.get(speed.system, speed.system), speed.device, *numbers])
     return [head, *body]

@@ -270,7 +270,7 @@ def test_speed_is_the_median_of_repeats_with_and_without_the_codec(tmp_path, res
     assert (audiolm.rtf, audiolm.rtf_with_codec, audiolm.passes) == (3.0, None, 5000)
     report([results, folder], tmp_path / "report", resamples=10)
     printed = capsys.readouterr().out
-    assert re.search(r"\| soundstorm \| +a CPU \| +10 \| +0\.2000 \| +0\.2500 \| +27 \| +1 \|", printed)
+    assert re.search(r"\| SoundStorm \| +a CPU \| +10 \| +0\.2000 \| +0\.2500 \| +27 \| +1 \|", printed)
     assert "not timed" in (tmp_path / "report" / "index.html").read_text()
     assert (tmp_path / "report" / "runtime.png").read_bytes().startswith(b"\x89PNG")
 
