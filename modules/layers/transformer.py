@@ -115,8 +115,8 @@ class TransformerBlock(nn.Module):
         (q, k), v = apply_rotary(queries_keys, *rotary), v[0]
         if cache is not None:
             k, v = cache[0].extend(cache[1], k, v)
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
+        # No dropout of attention weights: on a CPU it would rule out the kernels that never hold all weights at once.
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
         x = x + F.dropout(self.to_out(out.transpose(1, 2).flatten(2)), self.dropout, self.training)
         return x + F.dropout(self.ffn(self.ffn_norm(x, level)), self.dropout, self.training)
 
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         num_layers: Number of blocks.
         num_heads: Attention heads per block.
         ffn_dim: Hidden width of each feed-forward layer.
-        dropout: Dropout everywhere.
+        dropout: Dropout of what attention and feed-forward layers add, and inside the latter.
         causal: Whether a slot sees only itself and earlier ones.
         num_levels: RVQ levels that norms adapt to; 0 for plain norms.
         activation_checkpointing: Recompute each block in the backward pass: less memory, a third more time.
