@@ -20,7 +20,7 @@ from modules.soundstorm import DecodingSchedule, SoundStormNetwork, decode
 
 def quantized(network: SoundStormNetwork) -> SoundStormNetwork:
     """Copy a network with its linear layers in int8, their inputs quantised on the fly."""
-    return torch.ao.quantization.quantize_dynamic(copy.deepcopy(network), {nn.Linear}, dtype=torch.qint8)
+    return torch.ao.quantization.quantize_dynamic(copy.deepcopy(network), {nn.Linear}, dtype=torch.qint8)  # ty: ignore[deprecated]
 
 
 def main() -> None:
