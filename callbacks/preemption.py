@@ -24,6 +24,9 @@ class Preemption(Checkpoint):
     Lightning alone ends a run on SIGTERM without saving; under SLURM it saves inside the signal handler, wherever in a
     step that falls, and under DDP its handler starts a collective operation in the middle of others.
 
+    To Lightning this is a checkpoint callback, so that it comes after those that average weights; Lightning adds no
+    ``ModelCheckpoint`` of its own beside it: name one.
+
     Args:
         signals: Names of the signals; SLURM sends what ``--signal`` says, such as ``SIGUSR1``, before time is up.
         requeue: Put a SLURM job (not an array of jobs in steps) back in the queue after saving.
@@ -88,8 +91,8 @@ class Preemption(Checkpoint):
 
     @staticmethod
     def _path(trainer: Trainer) -> Path:
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
-        return Path(folder) / "last-preempted.ckpt"
+        folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
+        return Path(next(filter(None, folders), trainer.default_root_dir)) / "last-preempted.ckpt"
 
 
 def _requeue() -> None:
