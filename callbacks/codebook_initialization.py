@@ -8,11 +8,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from callbacks.audio_writer import check_codec
 from modules.codec.codec import AudioCodec
 from modules.semantic.tokenizer import SemanticTokenizer
-from modules.soundstorm import SoundStorm, initialize_from_codebooks
+from modules.token_stage import TokenStage
 
 
 class CodebookInitialization(Callback):
-    """Sets embeddings and heads to what the codes stand for, see :func:`modules.soundstorm.initialize_from_codebooks`.
+    """Sets embeddings and heads to what the codes stand for, see ``TokenNetwork.initialize_from_codebooks``.
 
     Worth most where speech is short: with random embeddings a model hears each of some 12 000 codes anew. List it
     before ``WeightAveraging``, which copies the weights when its turn comes. A run that goes on from a checkpoint is
@@ -32,13 +32,13 @@ class CodebookInitialization(Callback):
         """Set the weights.
 
         Raises:
-            TypeError: The model is no SoundStorm.
+            TypeError: The model predicts no tokens.
             ValueError: The codec or the tokenizer is not the token set's.
         """
         if stage != "fit" or trainer.ckpt_path:
             return
-        if not isinstance(pl_module, SoundStorm):
-            raise TypeError(f"CodebookInitialization starts a SoundStorm, not a {type(pl_module).__name__}")
+        if not isinstance(pl_module, TokenStage):
+            raise TypeError(f"CodebookInitialization starts a model of tokens, not a {type(pl_module).__name__}")
         card = getattr(trainer.datamodule, "card", None)  # ty: ignore[missing-attribute]
         if card is not None:
             check_codec(self.codec.identity(), card.codec)
@@ -52,5 +52,5 @@ class CodebookInitialization(Callback):
                     f"{mine}: give it that one, or none"
                 )
             centroids = self.semantic.centroids
-        initialize_from_codebooks(pl_module.network, self.codec.code_vectors(), centroids)
+        pl_module.network.initialize_from_codebooks(self.codec.code_vectors(), centroids)
         rank_zero_info("Embeddings and heads start from the codebooks")

@@ -40,6 +40,8 @@ def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         Token ids, int64, shape ``[...]``.
     """
+    # One uniform number per token, where Gumbel noise takes C; and nothing is truncated as float32 Gumbel noise is,
+    # which silently lowers the temperature (Zheng et al. 2024).
     cumulative = logits.float().softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     threshold = uniform.unsqueeze(-1) * cumulative[..., -1:]
     ids = torch.searchsorted(cumulative, threshold.contiguous(), right=True).squeeze(-1)

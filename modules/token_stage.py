@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from modules.batches import TokenBatch
 from modules.codebook_start import spread_codebooks
-from modules.layers import Transformer
 from modules.optimizers import parameter_groups
 from modules.token_prediction import TokenPrediction
 
@@ -24,13 +23,16 @@ class TokenNetwork(nn.Module, ABC):
     codebook_size: int
     semantic_vocab_size: int
     dim: int
-    trunk: Transformer
+    trunk: Any  # what lies between: a Conformer, or a Transformer
 
     @torch.no_grad()
     def initialize_from_codebooks(
         self, code_vectors: Tensor, semantic_vectors: Tensor | None = None, seed: int = 0
     ) -> None:
-        """Set embeddings and heads so that tokens which sound alike begin alike; no paper does it.
+        """Set embeddings and heads so that tokens which sound alike begin alike.
+
+        The papers say nothing of how they begin. From noise, each of some 12 000 codes has to be learnt by itself; from
+        here, the first thing to learn is a map between two spaces of sounds.
 
         Args:
             code_vectors: What each code stands for, ``[Q, C, d]``, see ``AudioCodec.code_vectors``.

@@ -1,7 +1,6 @@
 """SoundStorm: masked prediction of RVQ tokens from semantic tokens, decoded level by level in parallel."""
 
 from modules.soundstorm.decoding import PassTrace, decode
-from modules.soundstorm.initialization import initialize_from_codebooks
 from modules.soundstorm.masking import Draw, MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.module import SoundStorm
 from modules.soundstorm.network import SoundStormNetwork
@@ -18,5 +17,4 @@ __all__ = [
     "apply_masks",
     "decode",
     "draw_masks",
-    "initialize_from_codebooks",
 ]

@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from modules.sampling import filter_logits, sample_categorical
 from modules.soundstorm.network import SoundStormNetwork
-from modules.soundstorm.sampling import filter_logits, guide, gumbel, low_discrepancy_scores, sample_categorical
+from modules.soundstorm.sampling import guide, gumbel, low_discrepancy_scores
 from modules.soundstorm.schedule import DecodingSchedule, Pass
 
 

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.layers import Conformer
+from modules.token_stage import TokenNetwork
 
 
-class SoundStormNetwork(nn.Module):
+class SoundStormNetwork(TokenNetwork):
     """Bidirectional Conformer over frames: summed token embeddings in, one dense head per RVQ level out.
 
     The semantic token and the Q acoustic tokens of a frame are embedded and summed to one vector, so that the sequence
@@ -62,6 +63,19 @@ class SoundStormNetwork(nn.Module):
         for parameter in (self.semantic_embedding.weight, self.code_embedding.weight):
             nn.init.normal_(parameter, std=(num_quantizers + 1) ** -0.5)
         nn.init.normal_(self.head_weight, std=dim**-0.5)
+
+    def start_from(self, codes: Tensor, semantic: Tensor | None) -> None:
+        """Start embeddings and heads from what tokens stand for, see :meth:`initialize_from_codebooks`.
+
+        A head row points where the embedding of its code points. Masks start as zero: a masked token says nothing.
+        """
+        table = self.code_embedding.weight.view(self.num_quantizers, self.codebook_size + 1, self.dim)
+        table[:, : self.codebook_size] = codes * (self.num_quantizers + 1) ** -0.5
+        table[:, self.mask_id] = 0
+        self.head_weight.copy_(codes * self.dim**-0.5)
+        if semantic is not None:
+            # As large as all acoustic tokens together: where those are masked, it is all there is.
+            self.semantic_embedding.weight[: self.semantic_vocab_size] = semantic
 
     @property
     def mask_id(self) -> int:

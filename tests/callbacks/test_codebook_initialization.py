@@ -75,5 +75,5 @@ def test_another_codec_than_that_of_the_tokens_is_refused(tmp_path):
 
 def test_another_model_is_refused(tmp_path):
     callback = CodebookInitialization(TableCodec(CARD))
-    with pytest.raises(TypeError, match="starts a SoundStorm"):
+    with pytest.raises(TypeError, match="starts a model of tokens"):
         callback.setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")

@@ -9,7 +9,7 @@ import torch
 
 from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
-from modules.soundstorm import DecodingSchedule, SoundStormNetwork, initialize_from_codebooks
+from modules.soundstorm import DecodingSchedule, SoundStormNetwork
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
 from pipeline.cli import main
 from pipeline.synthesizer import SpeechSynthesizer, _chunk_sizes
@@ -32,7 +32,7 @@ def make_semantic(features=None):
 def make_network(codec, semantic):
     torch.manual_seed(2)
     network = SoundStormNetwork(16, 1, 2, 32, 5, 2, 16, 10)
-    initialize_from_codebooks(network, codec.code_vectors(), semantic.centroids)
+    network.initialize_from_codebooks(codec.code_vectors(), semantic.centroids)
     identities = {"codec": codec.identity(), "semantic": semantic.identity()}
     return TrainedNetwork(network, json.loads(json.dumps(identities)))
 

@@ -7,7 +7,7 @@ from lightning import Trainer
 from datamodules.synthetic import SyntheticTokenDataModule
 from modules.batches import TokenBatch
 from modules.soundstorm import DecodingSchedule, MaskingOptions, SoundStorm, SoundStormNetwork, draw_masks
-from modules.soundstorm.metrics import TokenPrediction
+from modules.token_prediction import TokenPrediction
 from modules.warmup import WarmupCosine
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from modules.soundstorm.sampling import filter_logits, guide, gumbel, low_discrepancy_scores, sample_categorical
+from modules.sampling import filter_logits, sample_categorical
+from modules.soundstorm.sampling import guide, gumbel, low_discrepancy_scores
 
 
 def test_samples_follow_the_distribution():
