@@ -1,7 +1,9 @@
 """The command line: one LightningCLI for every stage, and the report."""
 
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import yaml
@@ -46,13 +48,14 @@ def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``fit``, ``validate``, ``test``, ``predict``, ``report`` or ``generate``.
+    """Run ``fit``, ``validate``, ``test``, ``predict``, ``report``, ``published`` or ``generate``.
 
     Args:
         args: Command-line arguments; those of the process if None.
     """
     arguments = sys.argv[1:] if args is None else args
     _check_files(arguments)
+    _silence_noise()
     if arguments[:1] == ["report"]:
         from pipeline.report import report  # plotting takes long to import, and no other command plots
 
@@ -60,6 +63,10 @@ def main(args: list[str] | None = None) -> None:
         parser.add_argument("results", nargs="+", type=Path, help="Folders that `soundstorm test` wrote.")
         parser.add_function_arguments(report, skip={"results"})
         report(**vars(parser.parse_args(arguments[1:])))
+    elif arguments[:1] == ["published"]:
+        from pipeline.paper import main as published
+
+        published()
     elif arguments[:1] == ["generate"]:
         from pipeline.generate import generate
 
@@ -68,6 +75,17 @@ def main(args: list[str] | None = None) -> None:
         generate(**vars(parser.parse_args(arguments[1:])))
     else:
         make_cli(args)
+
+
+def _silence_noise() -> None:
+    """Keep what no user can act on out of sight: Lightning's advertisements and its own use of what torch retires."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "\N{ELECTRIC LIGHT BULB} Tip" not in record.getMessage()
 
 
 def _check_files(arguments: list[str]) -> None:
