@@ -60,7 +60,7 @@ class MuonWithAdamW(Optimizer):
     def __init__(
         self,
         params: Iterable[dict[str, Any]],
-        lr: float = 4e-3,
+        lr: float = 1.5e-3,
         adamw_lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-8,
