@@ -15,8 +15,8 @@ FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG
 def generate(
     source: Path,
     out: Path,
+    model: str,
     voice: Path | None = None,
-    model: str = "checkpoints/small-16k",
     seed: int = 0,
 ) -> None:
     """Say what a recording says in another voice, and write that down as synthetic.
@@ -24,8 +24,8 @@ def generate(
     Args:
         source: Audio file with the words: any rate, length and number of channels.
         out: File to write: .wav, .flac or .ogg.
-        voice: Audio file that gives the voice; one is drawn where there is none.
         model: Folder or hub id of a published system.
+        voice: Audio file that gives the voice; one is drawn where there is none.
         seed: Another seed, another reading.
 
     Raises:
