@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -17,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from modules.evaluation.scorer import ScorerUnavailableError
 from modules.layers.conformer import Conformer
+from modules.model_folder import weights_digest
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "model.safetensors", "README.md"
 FEATURES_PACKAGE = "modules.semantic"  # the only classes a folder's configuration may name
@@ -104,11 +104,8 @@ class PooledConformer(nn.Module):
 
     def identity(self) -> dict[str, Any]:
         """Digest of the trained weights, and the identity of the features."""
-        digest = xxhash.xxh3_64()
-        for name, value in sorted(self.trained_state().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return {"revision": f"xxh3:{digest.hexdigest()}", "features": self.features.identity()}
+        digest = weights_digest({name: value.float() for name, value in self.trained_state().items()})
+        return {"revision": digest, "features": self.features.identity()}
 
     def save_pretrained(self, folder: str | Path, title: str = "Pooled Conformer") -> None:
         """Write ``config.yaml``, ``model.safetensors`` and a card.

@@ -11,6 +11,7 @@ from torch import nn
 from transformers.utils import logging
 
 from modules.evaluation.scorer import ScorerUnavailableError
+from modules.model_folder import weights_digest
 
 
 @contextmanager
@@ -73,17 +74,8 @@ def pretrained_identity(model: nn.Module, name: str) -> dict[str, Any]:
     return {
         "name": Path(name).resolve().name if is_folder else name,
         "class": type(model).__name__,
-        "revision": weights_digest(model) if is_folder or commit is None else commit,
+        "revision": weights_digest(model.state_dict()) if is_folder or commit is None else commit,
     }
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Digest the weights of a model: the same weights have the same digest wherever they lie."""
-    digest = xxhash.xxh3_64()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    return f"xxh3:{digest.hexdigest()}"
 
 
 def file_digest(file: Path) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from modules.evaluation.items import EvaluationItem
-from modules.evaluation.pretrained import weights_digest
 from modules.evaluation.scorer import Measure, Score, Scorer, ScorerUnavailableError, Scores
+from modules.model_folder import weights_digest
 
 NISQA_SCORES = ("nisqa_mos", "nisqa_noisiness", "nisqa_discontinuity", "nisqa_coloration", "nisqa_loudness")
 
@@ -106,4 +106,4 @@ class DistillMos(Scorer):
 
     def identity(self) -> dict[str, Any]:
         """The package, and a digest of the weights."""
-        return {"name": "DistillMOS", "revision": weights_digest(self.model)}
+        return {"name": "DistillMOS", "revision": weights_digest(self.model.state_dict())}

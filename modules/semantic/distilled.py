@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 from modules.layers import Conformer
+from modules.model_folder import weights_digest
 from modules.semantic.features import SpeechFeatures
 
 FLOOR = 1e-6  # of a band's energy, that of noise at about -60 dBFS
@@ -131,13 +131,9 @@ class DistilledFeatures(SpeechFeatures):
 
     def identity(self) -> dict[str, Any]:
         """Name the features; ``revision`` is a digest of the weights as they are kept on disk."""
-        digest = xxhash.xxh3_64()
-        for name, tensor in sorted(self.weights().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy())
         return {
             "name": "distilled",
-            "revision": f"xxh3:{digest.hexdigest()}",
+            "revision": weights_digest(self.weights()),
             "sample_rate": self.sample_rate,
             "hop_length": self.hop_length,
             "dim": self.dim,
