@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch import nn
 from torch.optim import Optimizer
 
@@ -35,6 +36,18 @@ def parameter_groups(network: nn.Module, hidden: nn.Module) -> list[dict[str, An
         {"params": bare, "hidden": False, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def with_schedule(optimizer: Optimizer, lr_scheduler: LRSchedulerCallable | None) -> Any:
+    """Put an optimizer and its schedule together as Lightning wants them, stepped once per optimizer step.
+
+    Args:
+        optimizer: The optimizer.
+        lr_scheduler: Makes its schedule; None for a constant rate.
+    """
+    if lr_scheduler is None:
+        return optimizer
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler(optimizer), "interval": "step"}}
 
 
 class MuonWithAdamW(Optimizer):

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from modules.batches import TokenBatch
 from modules.codebook_start import spread_codebooks
-from modules.optimizers import parameter_groups
+from modules.optimizers import parameter_groups, with_schedule
 from modules.token_prediction import TokenPrediction
 
 
@@ -23,6 +23,7 @@ class TokenNetwork(nn.Module, ABC):
     codebook_size: int
     semantic_vocab_size: int
     dim: int
+    trained = False  # whether the weights were read from where somebody published them
     trunk: Any  # what lies between: a Conformer, or a Transformer
 
     @torch.no_grad()
@@ -94,6 +95,11 @@ class TokenStage(LightningModule, ABC):
         self.validation_prediction = TokenPrediction(network.num_quantizers)
         self.token_card: dict[str, Any] | None = None
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network came with its weights."""
+        return self.network.trained
+
     @abstractmethod
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
         """Predict the tokens that the network is trained on.
@@ -158,13 +164,8 @@ class TokenStage(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, with weight decay for matrices only, and the schedule, stepped per optimizer step."""
-        optimizer = self.optimizer(parameter_groups(self.network, hidden=self.network.trunk))
-        if self.lr_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        groups = parameter_groups(self.network, hidden=self.network.trunk)
+        return with_schedule(self.optimizer(groups), self.lr_scheduler)
 
     def configure_gradient_clipping(
         self,

@@ -1,18 +1,15 @@
 """Generation with both acoustic stages of AudioLM."""
 
-from typing import Any
-
 import torch
-from lightning import LightningModule
 
 from modules.audiolm.decoding import generate_coarse, generate_fine
 from modules.audiolm.stages import AudioLMCoarse, AudioLMFine
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.sampling import CategoricalSampling, TokenSampling, row_noise
-from modules.token_stage import load_stage
+from modules.token_generator import StagedGenerator, evaluating
 
 
-class AudioLM(LightningModule):
+class AudioLM(StagedGenerator):
     """AudioLM's acoustic stages (Borsos et al. 2022) as SoundStorm's paper compares itself with them.
 
     Coarse levels token by token from semantic tokens that are not de-duplicated, in chunks of 10 s of which each is
@@ -48,7 +45,7 @@ class AudioLM(LightningModule):
         overlap_frames: int = 150,
         chunks_at_once: int = 64,
     ) -> None:
-        super().__init__()
+        super().__init__((coarse, coarse_checkpoint), (fine, fine_checkpoint))
         if coarse.network.levels != fine.network.condition_levels:
             raise ValueError(
                 f"the coarse stage makes {coarse.network.levels} levels, the fine stage wants "
@@ -60,23 +57,10 @@ class AudioLM(LightningModule):
             )
         self.coarse = coarse
         self.fine = fine
-        self.coarse_checkpoint = coarse_checkpoint
-        self.fine_checkpoint = fine_checkpoint
         self.coarse_sampling = coarse_sampling or CategoricalSampling(0.8)
         self.fine_sampling = fine_sampling or CategoricalSampling(0.6)
         self.overlap_frames = overlap_frames
         self.chunks_at_once = chunks_at_once
-
-    def setup(self, stage: str) -> None:
-        """Load the stages' checkpoints.
-
-        Raises:
-            FileNotFoundError: A checkpoint does not exist.
-            ValueError: A checkpoint does not fit its stage or the token set.
-        """
-        for part, checkpoint in ((self.coarse, self.coarse_checkpoint), (self.fine, self.fine_checkpoint)):
-            if checkpoint is not None:
-                load_stage(part, checkpoint, self.trainer)
 
     @torch.no_grad()
     def generate(self, batch: TokenBatch, cached: bool = True) -> GeneratedBatch:
@@ -90,37 +74,21 @@ class AudioLM(LightningModule):
             The codes, prompts included.
         """
         networks = self.coarse.network, self.fine.network
-        modes = [network.training for network in networks]
-        for network in networks:
-            network.eval()
         levels = [network.levels for network in networks]
         noise = row_noise(batch.seeds, batch.semantic.shape[1], sum(levels), batch.semantic.device)
         coarse_noise, fine_noise = noise.split(levels, dim=2)
         coarse_prompt, fine_prompt = batch.codes[:, :, : int(batch.prompt_frames.max())].split(levels, dim=1)
         rows = batch.lengths, batch.prompt_frames
-        coarse = generate_coarse(
-            networks[0], batch.semantic, coarse_prompt, *rows, coarse_noise, self.coarse_sampling,
-            self.coarse.chunk_frames, self.overlap_frames, cached,
-        )  # fmt: skip
-        fine = generate_fine(
-            networks[1], coarse, fine_prompt, *rows, fine_noise, self.fine_sampling, self.fine.chunk_frames,
-            self.chunks_at_once, cached,
-        )  # fmt: skip
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
+        with evaluating(*networks):
+            coarse = generate_coarse(
+                networks[0], batch.semantic, coarse_prompt, *rows, coarse_noise, self.coarse_sampling,
+                self.coarse.chunk_frames, self.overlap_frames, cached,
+            )  # fmt: skip
+            fine = generate_fine(
+                networks[1], coarse, fine_prompt, *rows, fine_noise, self.fine_sampling, self.fine.chunk_frames,
+                self.chunks_at_once, cached,
+            )  # fmt: skip
         return GeneratedBatch(
             batch.ids, torch.cat((coarse, fine), dim=1), batch.lengths, batch.prompt_frames, batch.seeds,
             batch.speakers, batch.texts,
         )  # fmt: skip
-
-    def predict_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> GeneratedBatch:
-        """Generate; a callback writes the result."""
-        return self.generate(batch)
-
-    def configure_optimizers(self) -> Any:
-        """Refuse to train both stages at once.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError("AudioLM puts two trained stages together: fit AudioLMCoarse and AudioLMFine on their own")

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from modules.batches import AudioBatch
 from modules.evaluation.pooled_conformer import PooledConformer, load_network
 from modules.evaluation.speaker import VoiceEmbedding
+from modules.optimizers import with_schedule
 
 MAX_SCALE = 100.0  # CLIP's bound on the inverse temperature
 HOW_TO_TRAIN = "train one with `soundstorm fit -c configs/evaluate/consistency_whisper.yaml`"
@@ -127,10 +128,8 @@ class ConsistencyTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule; speech features are not trained."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        if self.scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return with_schedule(self.optimizer(trained), self.scheduler)
 
     def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
         """Compute the loss over the pairs of all ranks."""

@@ -14,6 +14,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryEER, MulticlassAcc
 from modules.evaluation.items import EvaluationBatch, EvaluationItem
 from modules.evaluation.pooled_conformer import PooledConformer, load_network
 from modules.evaluation.scorer import Measure, Scorer, Scores
+from modules.optimizers import with_schedule
 
 CLASSES = ("real", "reconstructed", "generated")
 LEVEL = 0.05  # root mean square that all crops are brought to: loudness must not tell them apart
@@ -97,10 +98,8 @@ class DetectionTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule; speech features are not trained."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        if self.scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return with_schedule(self.optimizer(trained), self.scheduler)
 
     def training_step(self, batch: EvaluationBatch, batch_idx: int) -> Tensor | None:
         """Judge a random crop of every clip."""

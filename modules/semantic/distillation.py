@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from modules.optimizers import parameter_groups
+from modules.optimizers import parameter_groups, with_schedule
 from modules.semantic.distilled import DistilledFeatures
 from modules.semantic.tokenizer import SemanticTokenizer
 
@@ -131,13 +131,7 @@ class SemanticDistillation(LightningModule):
         """Make the optimizer, with weight decay for matrices only, and the schedule, stepped per optimizer step."""
         groups = parameter_groups(self.student, hidden=self.student.trunk)
         next(group for group in groups if group.get("weight_decay") == 0.0)["params"].append(self.log_scale)
-        optimizer = self.optimizer(groups)
-        if self.lr_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        return with_schedule(self.optimizer(groups), self.lr_scheduler)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The student alone: the teacher stays where it was loaded from."""

@@ -15,6 +15,7 @@ from modules.sampling import filter_logits, sample_categorical
 from modules.soundstorm.network import SoundStormNetwork
 from modules.soundstorm.sampling import guide, gumbel, low_discrepancy_scores
 from modules.soundstorm.schedule import DecodingSchedule, Pass
+from modules.token_generator import evaluating
 
 
 class PassTrace(NamedTuple):
@@ -85,9 +86,7 @@ def decode(
     """
     schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (network.num_quantizers - 1))
     length, start, seeds = _check(network, semantic, prompt, lengths, schedule, seed, prompt_lengths)
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         run = _Run(network, semantic, prompt, length, start, seeds, schedule, keep_confidence=return_trace)
         trace = []
         for level in range(network.num_quantizers):
@@ -95,8 +94,6 @@ def decode(
             for iteration in range(run.num_passes(level)):
                 trace.append(run.step(level, iteration))
         return (run.result(), trace) if return_trace else run.result()
-    finally:
-        network.train(was_training)
 
 
 def _check(

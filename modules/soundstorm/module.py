@@ -9,11 +9,12 @@ from modules.soundstorm.decoding import decode
 from modules.soundstorm.masking import MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.network import SoundStormNetwork
 from modules.soundstorm.schedule import DecodingSchedule
+from modules.token_generator import TokenGenerator
 from modules.token_prediction import TokenPrediction
 from modules.token_stage import Predicted, TokenStage
 
 
-class SoundStorm(TokenStage):
+class SoundStorm(TokenStage, TokenGenerator):
     """SoundStorm (Borsos et al. 2023): fit on a token set, validate prompted and unprompted, predict codes.
 
     Args:
@@ -112,7 +113,3 @@ class SoundStorm(TokenStage):
         return GeneratedBatch(
             batch.ids, codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
         )
-
-    def predict_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> GeneratedBatch:
-        """Generate; a callback writes the result."""
-        return self.generate(batch)

@@ -1,18 +1,15 @@
 """Generation with both networks of VALL-E."""
 
-from typing import Any
-
 import torch
-from lightning import LightningModule
 
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.sampling import CategoricalSampling, TokenSampling, row_noise
-from modules.token_stage import load_stage
+from modules.token_generator import StagedGenerator, evaluating
 from modules.valle.decoding import fill_levels, generate_first_level
 from modules.valle.stages import VallEAutoregressive, VallENonAutoregressive
 
 
-class VallE(LightningModule):
+class VallE(StagedGenerator):
     """VALL-E (Wang et al. 2023), with semantic tokens in the place of phonemes so that it can be compared.
 
     The first level is sampled code by code; the others are filled in greedily, a level at a time. VALL-E 2 (Chen et
@@ -43,30 +40,14 @@ class VallE(LightningModule):
         nonautoregressive_checkpoint: str | None = None,
         sampling: TokenSampling | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__((autoregressive, autoregressive_checkpoint), (nonautoregressive, nonautoregressive_checkpoint))
         for name in ("num_quantizers", "codebook_size", "semantic_vocab_size"):
             values = [getattr(stage.network, name) for stage in (autoregressive, nonautoregressive)]
             if values[0] != values[1]:
                 raise ValueError(f"the networks have {name}={values[0]} and {values[1]}: give both the same")
         self.autoregressive = autoregressive
         self.nonautoregressive = nonautoregressive
-        self.autoregressive_checkpoint = autoregressive_checkpoint
-        self.nonautoregressive_checkpoint = nonautoregressive_checkpoint
         self.sampling = sampling or CategoricalSampling()
-
-    def setup(self, stage: str) -> None:
-        """Load the stages' checkpoints.
-
-        Raises:
-            FileNotFoundError: A checkpoint does not exist.
-            ValueError: A checkpoint does not fit its stage or the token set.
-        """
-        for part, checkpoint in (
-            (self.autoregressive, self.autoregressive_checkpoint),
-            (self.nonautoregressive, self.nonautoregressive_checkpoint),
-        ):
-            if checkpoint is not None:
-                load_stage(part, checkpoint, self.trainer)
 
     @torch.no_grad()
     def generate(self, batch: TokenBatch, cached: bool = True) -> GeneratedBatch:
@@ -80,30 +61,12 @@ class VallE(LightningModule):
             The codes, prompts included.
         """
         networks = self.autoregressive.network, self.nonautoregressive.network
-        modes = [network.training for network in networks]
-        for network in networks:
-            network.eval()
         noise = row_noise(batch.seeds, batch.semantic.shape[1], self.sampling.draws, batch.semantic.device)
         prompt = batch.codes[:, :, : int(batch.prompt_frames.max())]
         rows = batch.lengths, batch.prompt_frames
-        first = generate_first_level(networks[0], batch.semantic, prompt[:, 0], *rows, noise, self.sampling, cached)
-        codes = fill_levels(networks[1], batch.semantic, first, prompt, *rows)
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
+        with evaluating(*networks):
+            first = generate_first_level(networks[0], batch.semantic, prompt[:, 0], *rows, noise, self.sampling, cached)
+            codes = fill_levels(networks[1], batch.semantic, first, prompt, *rows)
         return GeneratedBatch(
             batch.ids, codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
-        )
-
-    def predict_step(self, batch: TokenBatch, batch_idx: int, dataloader_idx: int = 0) -> GeneratedBatch:
-        """Generate; a callback writes the result."""
-        return self.generate(batch)
-
-    def configure_optimizers(self) -> Any:
-        """Refuse to train both stages at once.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(
-            "VallE puts two trained stages together: fit VallEAutoregressive and VallENonAutoregressive on their own"
         )

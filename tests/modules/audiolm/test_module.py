@@ -137,7 +137,9 @@ def test_two_checkpoints_make_one_system(make_trainer, tmp_path):
     def system(coarse, fine):
         return make_system(coarse_checkpoint=coarse, fine_checkpoint=fine)
 
+    assert [system(*pair).has_weights for pair in ((None, None), (paths["coarse"], None))] == [False, False]
     loaded = system(paths["coarse"], paths["fine"])
+    assert loaded.has_weights
     out = make_trainer().predict(loaded, data)[0]
     assert isinstance(out, GeneratedBatch)
     saved = torch.load(paths["fine"], weights_only=True)["state_dict"]["network.head_bias"]
