@@ -8,9 +8,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from datamodules.generated_set import GeneratedCard, GeneratedRow, GeneratedSetWriter, audio_path, merge_parts
+from datamodules.generated_set import (
+    GeneratedCard,
+    GeneratedRow,
+    GeneratedSetWriter,
+    audio_path,
+    finished_ids,
+    merge_parts,
+)
 from modules.batches import GeneratedBatch, Rejection
 from modules.codec.codec import AudioCodec
+from modules.model_folder import weights_digest
 
 
 class AudioWriter(Callback):
@@ -38,7 +46,7 @@ class AudioWriter(Callback):
         self._own_prompt = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Open the folder and tell the datamodule what it holds already.
+        """See what the folder holds already and tell the datamodule.
 
         Raises:
             ValueError: The codec is not the token set's, or the folder holds audio of another system.
@@ -50,22 +58,31 @@ class AudioWriter(Callback):
         if card is not None:
             check_codec(self.codec.identity(), card.codec)
         self._own_prompt = getattr(data, "prompt_source", "same") == "same"
-        kept = GeneratedCard(self.system, self.condition, self.codec.sample_rate, self.codec.identity())
-        if trainer.is_global_zero:
-            kept.save(self.output_dir)
-        trainer.strategy.barrier("audio_writer_setup")
-        self._writer = GeneratedSetWriter(self.output_dir, kept, trainer.global_rank)
-        self._finished = self._writer.finished_ids
+        self._card().compare(self.output_dir)
+        self._finished = finished_ids(self.output_dir)
         if self._finished:
-            rank_zero_info(
-                f"{len(self._finished)} utterances lie in {self.output_dir} already and are left as they are"
-            )
+            rank_zero_info(f"{len(self._finished)} utterances lie in {self.output_dir} already")
             if hasattr(data, "exclude"):
                 data.exclude(self._finished)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the codec to the device of the model."""
+        """Bring the codec to the device of the model and open the folder.
+
+        Raises:
+            ValueError: What the folder holds was made with other weights.
+        """
+        card = self._card(pl_module)
         self.codec.to(pl_module.device).eval()
+        if trainer.is_global_zero:
+            card.save(self.output_dir)
+        trainer.strategy.barrier("audio_writer_start")
+        self._writer = GeneratedSetWriter(self.output_dir, card, trainer.global_rank)
+
+    def _card(self, generator: LightningModule | None = None) -> GeneratedCard:
+        weights = None
+        if generator is not None:  # whose checkpoint has been loaded by now
+            weights = weights_digest({**generator.state_dict(), **self.codec.state_dict(prefix="codec.")})
+        return GeneratedCard(self.system, self.condition, self.codec.sample_rate, self.codec.identity(), weights)
 
     @torch.inference_mode()
     def on_predict_batch_end(
@@ -119,20 +136,22 @@ class AudioWriter(Callback):
         """Put the processes' rows together."""
         assert self._writer is not None
         self._writer.close()
+        self._writer = None
         trainer.strategy.barrier("audio_writer_end")
         if trainer.is_global_zero:
             number = merge_parts(self.output_dir)
             rank_zero_info(f"{number} utterances of {self.system} ({self.condition}) in {self.output_dir}")
         trainer.strategy.barrier("audio_writer_merged")
-        self._writer = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the rows together where there was nothing left to generate, and hence no end of prediction."""
-        if self._writer is not None:
-            self._writer.close()
-            if trainer.is_global_zero:
-                merge_parts(self.output_dir)
-            self._writer = None
+        """Where there was nothing left to generate, and hence no start and end of prediction, do what those do.
+
+        Raises:
+            ValueError: What the folder holds was made with other weights.
+        """
+        if stage == "predict" and self._finished and trainer.is_global_zero:
+            self._card(pl_module).compare(self.output_dir)
+            merge_parts(self.output_dir)
 
 
 def check_codec(mine: dict[str, Any], of_tokens: dict[str, Any]) -> None:

@@ -40,12 +40,14 @@ class GeneratedCard:
         condition: ``reference``, ``unprompted``, ``prompted`` or ``prompted_other``.
         sample_rate: Hz.
         codec: Identity of the codec, see ``AudioCodec.identity``.
+        weights: Digest of all weights that made the audio; None where nothing was made yet, or nobody said.
     """
 
     system: str
     condition: str
     sample_rate: int
     codec: dict[str, Any]
+    weights: str | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -63,21 +65,30 @@ class GeneratedCard:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} is damaged or of another kind ({error}); {MAKE_IT}") from None
 
+    def compare(self, folder: Path) -> None:
+        """Insist that a card that lies in a folder says the same; a digest of weights counts only where this has one.
+
+        Raises:
+            ValueError: The folder holds audio of another system, condition, codec, sample rate or training.
+        """
+        if not (folder / "card.json").is_file():
+            return
+        there = GeneratedCard.load(folder)
+        for name in (field.name for field in fields(self)):
+            mine, theirs = (json.loads(json.dumps(getattr(card, name))) for card in (self, there))
+            if mine != theirs and not (name == "weights" and mine is None):
+                raise ValueError(
+                    f"{folder} already holds audio with {name}={theirs}, this run has {name}={mine}: "
+                    "choose another output_dir, or delete the folder"
+                )
+
     def save(self, folder: Path) -> None:
         """Write the card, or insist that the one already there says the same.
 
         Raises:
-            ValueError: The folder holds audio of another system, condition, codec or sample rate.
+            ValueError: See :meth:`compare`.
         """
-        if (folder / "card.json").is_file():
-            there = GeneratedCard.load(folder)
-            for name in (field.name for field in fields(self)):
-                mine, theirs = (json.loads(json.dumps(getattr(card, name))) for card in (self, there))
-                if mine != theirs:
-                    raise ValueError(
-                        f"{folder} already holds audio with {name}={theirs}, this run has {name}={mine}: "
-                        "choose another output_dir, or delete the folder"
-                    )
+        self.compare(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "card.json", json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
@@ -133,6 +144,11 @@ def read_rows(folder: Path) -> list[GeneratedRow]:
     return list(rows)
 
 
+def finished_ids(folder: Path) -> set[str]:
+    """Ids whose audio is in a folder already."""
+    return {row.id for row in read_rows(folder) if (folder / row.path).is_file()}
+
+
 def _is_row(values: dict[str, Any]) -> bool:
     """Tell whether a row's values are of the right kinds, and its path stays in the folder."""
     if any(not isinstance(values[name], str) for name in ("id", "path", "text", "speaker", "system", "condition")):
@@ -173,11 +189,6 @@ class GeneratedSetWriter:
         (folder / "audio").mkdir(exist_ok=True)
         self.part = folder / f"manifest-r{rank}.jsonl"
         self._rows = _open_for_appending(self.part)
-
-    @property
-    def finished_ids(self) -> set[str]:
-        """Ids whose audio is there already."""
-        return {row.id for row in read_rows(self.folder) if (self.folder / row.path).is_file()}
 
     def write(self, row: GeneratedRow, audio: np.ndarray) -> None:
         """Write one file and its row.

@@ -1,91 +1,76 @@
-"""The command line: one LightningCLI for every stage, and the report."""
+"""The command line: a LightningCLI for the stages, and commands of our own around them."""
 
-import logging
 import os
 import sys
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentParser
-from lightning import LightningDataModule, LightningModule
-from lightning.pytorch.cli import ArgsType, LightningCLI
 
+HELP = """usage: soundstorm <command> [options]      soundstorm <command> --help says more
 
-class StageCLI(LightningCLI):
-    """A LightningCLI that leaves checkpoints to the trainer."""
+stages, each described by a YAML file (soundstorm fit -c configs/soundstorm/base.yaml):
+  fit        train: a codec, a semantic tokenizer, SoundStorm, a comparison system, a scorer
+  validate   measure on held-out data
+  test       evaluate audio, or measure on test data
+  predict    tokenize a corpus, or generate audio for a token set
 
-    def _parse_ckpt_path(self) -> None:
-        """Do not read a checkpoint for hyper-parameters: there are none, and reading it twice takes time."""
-
-
-def make_cli(args: ArgsType = None, run: bool = True) -> LightningCLI:
-    """Parse a stage's configuration, build what it names, and run it.
-
-    Each stage is another pair of LightningModule and LightningDataModule, chosen by the ``class_path`` in its YAML.
-
-    Args:
-        args: Command-line arguments; those of the process if None.
-        run: Whether ``args`` begin with a subcommand, which is run; otherwise everything is built and nothing run.
-
-    Returns:
-        The command line with the trainer, model and datamodule it built.
-    """
-    return StageCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        # A checkpoint must never override what YAML and command line say.
-        load_from_checkpoint_support=False,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"plugins": {"class_path": "callbacks.checkpoint_io.AtomicCheckpointIO"}},
-        seed_everything_default=0,
-        run=run,
-        args=args,
-    )
+and
+  generate   say what a recording says in another voice
+  report     turn results of test into tables, figures and a page to listen to
+  published  print the paper's own numbers
+"""
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``fit``, ``validate``, ``test``, ``predict``, ``report``, ``published`` or ``generate``.
+    """Run one of the commands that :data:`HELP` lists.
 
     Args:
         args: Command-line arguments; those of the process if None.
     """
     arguments = sys.argv[1:] if args is None else args
-    _check_files(arguments)
-    _silence_noise()
-    if arguments[:1] == ["report"]:
-        from pipeline.report import report  # plotting takes long to import, and no other command plots
-
-        parser = ArgumentParser(prog="soundstorm report", description="Turn results into a table, figures and a page.")
-        parser.add_argument("results", nargs="+", type=Path, help="Folders that `soundstorm test` wrote.")
-        parser.add_function_arguments(report, skip={"results"})
-        report(**vars(parser.parse_args(arguments[1:])))
-    elif arguments[:1] == ["published"]:
-        from pipeline.paper import main as published
-
-        published()
-    elif arguments[:1] == ["generate"]:
-        from pipeline.generate import generate
-
-        parser = ArgumentParser(prog="soundstorm generate", description="Say what a recording says in another voice.")
-        parser.add_function_arguments(generate)
-        generate(**vars(parser.parse_args(arguments[1:])))
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif arguments[0] in COMMANDS:
+        COMMANDS[arguments[0]](arguments[1:])
     else:
+        _check_files(arguments)
+        from pipeline.stages import make_cli  # Lightning takes seconds to import
+
         make_cli(args)
 
 
-def _silence_noise() -> None:
-    """Keep what no user can act on out of sight: Lightning's advertisements and its own use of what torch retires."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+def _report(arguments: list[str]) -> None:
+    from pipeline.report import report  # plotting takes long to import, and no other command plots
+
+    parser = ArgumentParser(prog="soundstorm report", description="Turn results into tables, figures and a page.")
+    parser.add_argument("results", nargs="+", type=Path, help="Folders that `soundstorm test` wrote.")
+    parser.add_function_arguments(report, skip={"results"})
+    report(**vars(parser.parse_args(arguments)))
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "\N{ELECTRIC LIGHT BULB} Tip" not in record.getMessage()
+def _generate(arguments: list[str]) -> None:
+    from pipeline.generate import generate
+
+    parser = ArgumentParser(prog="soundstorm generate", description="Say what a recording says in another voice.")
+    parser.add_function_arguments(generate)
+    generate(**vars(parser.parse_args(arguments)))
+
+
+def _published(arguments: list[str]) -> None:
+    from pipeline.paper import published
+
+    parser = ArgumentParser(prog="soundstorm published", description="Print the paper's own numbers.")
+    parser.add_function_arguments(published)
+    published(**vars(parser.parse_args(arguments)))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "generate": _generate,
+    "report": _report,
+    "published": _published,
+}
 
 
 def _check_files(arguments: list[str]) -> None:
@@ -112,6 +97,14 @@ def console() -> None:
         if os.environ.get("SOUNDSTORM_DEBUG"):
             raise
         # What a constructor found wrong comes wrapped in the parser's list of all types that it tried.
-        while isinstance(error.__cause__, (ValueError, TypeError, OSError)):
+        while isinstance(error.__cause__, Exception) and _raised_by(error).partition(".")[0] == "jsonargparse":
             error = error.__cause__
         sys.exit(f"soundstorm: {error}\n(SOUNDSTORM_DEBUG=1 shows where)")
+
+
+def _raised_by(error: BaseException) -> str:
+    """Name the module that raised an error; "" for one that was never raised."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return "" if place is None else place.tb_frame.f_globals.get("__name__", "")

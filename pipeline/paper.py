@@ -1,6 +1,5 @@
-"""Prints the paper's own numbers, and nothing that was measured: ``python -m pipeline.paper``."""
+"""The paper's own numbers, and nothing that was measured: ``soundstorm published``."""
 
-import sys
 from pathlib import Path
 
 from pipeline.table import PAPER_LABELS, published_lines
@@ -33,17 +32,13 @@ def paper_numbers() -> str:
     return "\n".join([*tables, *(f"- {line}" for line in (*STATED, f"Source: {SOURCE}"))]) + "\n"
 
 
-def main(output: Path | None = None) -> None:
+def published(output: Path | None = None) -> None:
     """Print the paper's numbers.
 
     Args:
-        output: File to write them to as well.
+        output: Markdown file to write them to as well.
     """
     text = paper_numbers()
     if output is not None:
         output.write_text(text, encoding="utf-8")
     print(text)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

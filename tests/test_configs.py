@@ -12,7 +12,7 @@ from lightning import LightningModule
 from modules.codec import AudioCodec
 from modules.semantic import LogMelFeatures, SemanticTokenizer
 from modules.soundstorm import SoundStormNetwork
-from pipeline.cli import make_cli
+from pipeline.stages import make_cli
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -78,6 +78,7 @@ def load_network(folder: str | Path) -> TrainedNetwork:
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or of another network ({error})") from None
+    network.trained = True
     return TrainedNetwork(network.eval(), tokens)
 
 

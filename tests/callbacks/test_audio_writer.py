@@ -170,6 +170,26 @@ def test_a_folder_of_another_system_is_refused(tmp_path):
         run(tmp_path, condition="unprompted")
 
 
+@pytest.mark.parametrize("done", ["ab", "abc"], ids=["some", "all"])
+@pytest.mark.parametrize("part", ["generator", "codec"])
+def test_audio_of_other_weights_is_not_taken_for_this_training(tmp_path, done, part):
+    class Trained(Echo):
+        def __init__(self, value):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(float(value)))
+
+    def codec(value):
+        codec = LevelCodec()  # with the same name: a decoder that was trained on
+        codec.register_buffer("decoder", torch.tensor(float(value)))
+        return codec
+
+    run(tmp_path, Tokens(done), Trained(1), codec=codec(1))
+    with pytest.raises(ValueError, match="already holds audio with weights=xxh3:"):
+        run(tmp_path, Tokens(), Trained(1 + (part == "generator")), codec=codec(1 + (part == "codec")))
+    run(tmp_path, Tokens(), Trained(1), codec=codec(1))
+    assert list(manifest(tmp_path)) == ["a", "b", "c"]
+
+
 def test_audio_that_is_not_finite_is_rejected_and_stops_nothing(tmp_path):
     class Broken(Echo):
         def predict_step(self, batch, batch_idx):

@@ -13,6 +13,7 @@ from datamodules.generated_set import (
     GeneratedRow,
     GeneratedSetWriter,
     audio_path,
+    finished_ids,
     merge_parts,
     read_rows,
 )
@@ -180,7 +181,7 @@ def test_a_row_cut_off_by_a_crash_is_passed_over_and_written_again(tmp_path):
         part.write('{"id": "b", "pa')
     assert read_rows(tmp_path) == [row]
     again = GeneratedSetWriter(tmp_path, card)
-    assert again.finished_ids == {"a"}
+    assert finished_ids(tmp_path) == {"a"}
     again.write(GeneratedRow(**{**row.__dict__, "id": "b", "path": audio_path("b")}), sound(0.1))
     again.close()
     assert merge_parts(tmp_path) == 2

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
-from pipeline.cli import console, main
+from modules.soundstorm import SoundStormNetwork
+from modules.soundstorm.pretrained import TrainedNetwork, save_network
+from pipeline.cli import COMMANDS, console, main
 
 SIZES = {"num_quantizers": 2, "codebook_size": 16, "semantic_vocab_size": 8}
 EMA = {
@@ -184,6 +186,56 @@ def test_report_is_a_command(capsys):
         main(["report", "--help"])
     assert stop.value.code == 0
     assert "results" in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys):
+    main(["--help"])
+    help = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict", *COMMANDS):
+        assert f"\n  {command} " in help
+
+
+def test_published_takes_no_unknown_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["published", "--foo"])
+    assert stop.value.code not in (0, None)
+    assert "--foo" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_named_without_a_screen_of_usage(config, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(config), "--trainer.max_stebs", "3"])
+    shown = capsys.readouterr().err
+    assert "trainer.max_stebs" in shown
+    assert len(shown.splitlines()) < 12
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_random_weights_are_not_used(config, command):
+    with pytest.raises(ValueError, match=f"SoundStorm has random weights: .*{command} .*--ckpt_path"):
+        main([command, "-c", str(config)])
+
+
+def test_a_published_network_needs_no_checkpoint(config):
+    network = SoundStormNetwork(dim=16, num_layers=1, num_heads=2, ffn_dim=32, **SIZES)
+    save_network(TrainedNetwork(network, {"codec": {}, "semantic": {}}), "network")
+    folder = {"class_path": "modules.soundstorm.pretrained.pretrained_network", "init_args": {"folder": "network"}}
+    edit(config, lambda content: content["model"]["init_args"].update(network=folder))
+    main(["predict", "-c", str(config)])
+
+
+def test_the_remedy_is_said_and_not_only_the_cause(config, monkeypatch):
+    def full(*args, **kwargs):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise OSError("the checkpoint cannot be written: make room") from error
+
+    monkeypatch.setattr("callbacks.checkpoint_io.AtomicCheckpointIO.save_checkpoint", full)
+    monkeypatch.setattr(sys, "argv", ["soundstorm", "fit", "-c", str(config)])
+    monkeypatch.delenv("SOUNDSTORM_DEBUG", raising=False)
+    with pytest.raises(SystemExit, match="the checkpoint cannot be written: make room"):
+        console()
 
 
 @pytest.mark.parametrize(
