@@ -1,0 +1,56 @@
+"""What the files under configs/ have to agree on; nothing is built, see tests/test_configs.py."""
+
+from collections import defaultdict
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modules.token_stage import TokenStage
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+STAGES = {
+    str(path.relative_to(CONFIGS)): stage
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if "trainer" in (stage := yaml.safe_load(path.read_text()))
+}
+
+
+def callbacks(stage, name):
+    listed = stage["trainer"].get("callbacks", ())
+    return [callback.get("init_args", {}) for callback in listed if callback["class_path"].endswith(f".{name}")]
+
+
+def fits_a_token_stage(stage):
+    module, _, kind = stage["model"]["class_path"].rpartition(".")
+    fits = "max_steps" in stage["trainer"] or "max_epochs" in stage["trainer"]
+    return fits and issubclass(getattr(import_module(module), kind), TokenStage)
+
+
+def shared(places):
+    names = defaultdict(list)
+    for name, place in places.items():
+        names[str(Path(place))].append(name)
+    return {place: those for place, those in names.items() if len(those) > 1}
+
+
+def test_no_stage_overwrites_what_another_one_wrote():
+    roots = {name: stage["trainer"]["default_root_dir"] for name, stage in STAGES.items()}
+    records = dict(roots)  # config.yaml lies in the logger's folder, where there is a logger
+    for name, stage in STAGES.items():
+        if logger := stage["trainer"]["logger"]:
+            values = logger["init_args"]
+            records[name] = str(Path(values["save_dir"], values["name"], values["version"]))
+    assert shared(roots) == {}
+    assert shared(records) == {}
+
+
+def test_what_is_trained_on_tokens_is_found():
+    found = {name.split("/")[0] for name, stage in STAGES.items() if fits_a_token_stage(stage)}
+    assert found == {"soundstorm", "audiolm", "valle"}
+
+
+@pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if fits_a_token_stage(stage)])
+def test_training_on_tokens_goes_on_exactly_after_a_resume(name):
+    assert len(callbacks(STAGES[name], "StepSeed")) == 1
