@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
-from datamodules.token_card import MAKE_IT, write_atomically
+from datamodules.token_card import MAKE_IT
 from datamodules.token_card import TokenSetCard as TokenSetCard  # part of what this module offers
+from modules.atomic import write_atomically
 from modules.batches import Rejection
 
 SCHEMA = pa.schema(

@@ -6,7 +6,7 @@ from pathlib import Path
 import soundfile
 
 from datamodules.audio_sources import safe_id
-from datamodules.token_card import write_atomically
+from modules.atomic import write_atomically
 from pipeline.figures import draw_figures
 from pipeline.page import Clip, Rendering, make_page
 from pipeline.results import Results, Row, read_results

@@ -22,8 +22,9 @@ from datamodules.generated_set import (
     read_rows,
     write_flac,
 )
-from datamodules.token_card import TokenSetCard, write_atomically
+from datamodules.token_card import TokenSetCard
 from datamodules.token_set import TokenSetWriter, done_ids, open_token_set
+from modules.atomic import write_atomically
 from modules.codec.residual_vq import ResidualVQ
 from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
 from modules.semantic import LogMelFeatures, SemanticTokenizer
