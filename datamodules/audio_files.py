@@ -11,6 +11,8 @@ import soxr
 import torch
 from torch import Tensor
 
+from datamodules.audio_endings import why_incomplete
+
 AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 
 # libsndfile announces lengths of this size where a file does not tell its own.
@@ -24,6 +26,9 @@ class UnusableAudio(ValueError):
 @dataclass(frozen=True)
 class AudioReader:
     """Read recordings, or parts of them, and refuse what no model can use.
+
+    A file that was cut off is refused, its transcript says more than it does; :mod:`datamodules.audio_endings` tells
+    which formats notice that.
 
     Args:
         sample_rate: Of the result, in Hz.
@@ -82,6 +87,8 @@ class AudioReader:
             raise UnusableAudio("holds samples that are NaN or infinite")
         audio = samples.mean(axis=1)
         if np.abs(audio).max() < self.silence_threshold:
+            if np.abs(samples).mean(axis=1).max() >= self.silence_threshold:
+                raise UnusableAudio("is silent once mixed down: its channels cancel each other out; keep one of them")
             raise UnusableAudio(f"is silent: no sample reaches silence_threshold = {self.silence_threshold:g}")
         if sample_rate != self.sample_rate:
             try:
@@ -95,7 +102,7 @@ def audio_seconds(file: Path | BytesIO) -> float:
     """Read the length of a recording from its header.
 
     Raises:
-        UnusableAudio: The file is missing, unreadable or empty.
+        UnusableAudio: The file is missing, unreadable, empty or, as far as its container tells, cut off.
     """
     with _open(file) as sound:
         return sound.frames / sound.samplerate
@@ -115,12 +122,15 @@ def _open(file: Path | BytesIO) -> soundfile.SoundFile:
         raise UnusableAudio(f"cannot be opened ({_one_line(error)})") from None
     if size == 0:
         raise UnusableAudio("is empty: 0 bytes")
-    if isinstance(file, BytesIO):
-        file.seek(0)
     try:
-        sound = soundfile.SoundFile(file)
+        problem = why_incomplete(file)
+        if isinstance(file, BytesIO):
+            file.seek(0)
+        sound = None if problem else soundfile.SoundFile(file)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise UnusableAudio(f"cannot be read as audio ({_one_line(error)})") from None
+    if sound is None:
+        raise UnusableAudio(problem)
     if not 0 < sound.frames < _UNKNOWN_FRAMES:
         frames = sound.frames
         sound.close()
@@ -132,4 +142,5 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, soundfile.LibsndfileError):
         # Its text would name the file again, and content in memory as an object at an address.
         return error.error_string.strip() or f"libsndfile error {error.code}: damaged or cut off"
-    return " ".join(str(error).split())
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(reason.split())

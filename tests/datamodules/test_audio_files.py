@@ -92,6 +92,10 @@ def write_unusable(folder, kind):
         soundfile.write(file, tone(0.09), 16000)
     elif kind == "long":
         soundfile.write(file, np.tile(tone(1, 1000), 61), 1000)
+    elif kind == "anti-phase":
+        soundfile.write(file, np.stack([tone(), -tone()], axis=1), 16000)
+    elif kind == "one-quiet-channel":
+        soundfile.write(file, np.stack([tone(level=1.5e-4), tone(level=0)], axis=1), 16000, "FLOAT")
     elif kind in ("cut-off.flac", "cut-off.mp3"):
         file = folder / kind
         soundfile.write(file, np.random.default_rng(0).uniform(-0.5, 0.5, 32000), 16000)
@@ -110,6 +114,8 @@ def write_unusable(folder, kind):
         ("nan", "NaN"),
         ("infinite", "infinite"),
         ("silent", "silent"),
+        ("anti-phase", "channels cancel each other out"),
+        ("one-quiet-channel", "is silent: no sample reaches"),
         ("short", "0.090 s, shorter than min_seconds = 0.1"),
         ("long", "61.0 s, longer than max_seconds = 60; set segment_seconds"),
         ("cut-off.flac", r"cannot be decoded \(.{9}"),
