@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 
 from datamodules.audio_files import AudioReader, UnusableAudio
 from modules.codec.soundstream import SoundStream
+from modules.model_folder import CONFIG_FILE, WEIGHTS_FILE, find_folder, missing_files, read_config, write_config
 from modules.semantic import SemanticTokenizer
 from modules.soundstorm import DecodingSchedule, decode
+from modules.soundstorm.decoding import PassTrace
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
 from modules.tokenization.alignment import align_tokens
 
-CONFIG_FILE = "config.yaml"
 PARTS = ("codec", "semantic", "soundstorm")
 # Longer recordings are tokenized in parts of about this length: what the features see need not grow.
 SEGMENT_SECONDS = 30.0
@@ -31,6 +30,15 @@ class Synthesis(NamedTuple):
 
     audio: Tensor  # [N], float32 in [-1, 1]
     sample_rate: int  # Hz
+
+
+class Chunk(NamedTuple):
+    """A stretch of codes that was generated at once."""
+
+    number: int  # from 1
+    total: int
+    codes: Tensor  # [Q, T], what it was prompted by included
+    passes: list[PassTrace]  # how it came about
 
 
 class SpeechSynthesizer(nn.Module):
@@ -84,7 +92,7 @@ class SpeechSynthesizer(nn.Module):
         source: str | PathLike[str],
         voice: str | PathLike[str] | None = None,
         seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        on_chunk: Callable[[Chunk], None] | None = None,
     ) -> Synthesis:
         """Say what a recording says.
 
@@ -92,7 +100,7 @@ class SpeechSynthesizer(nn.Module):
             source: Audio file with the words, of any rate, length and number of channels.
             voice: Audio file whose first seconds give the voice, at least one second; None draws a voice.
             seed: Of all that is drawn.
-            progress: Called after each chunk with the number of chunks done and of all.
+            on_chunk: Called after each chunk, to show progress or how the tokens came about.
 
         Returns:
             The speech.
@@ -105,7 +113,7 @@ class SpeechSynthesizer(nn.Module):
             prompt_semantic, prompt = semantic[:0], torch.zeros(self.network.num_quantizers, 0, dtype=torch.long)
         else:
             prompt_semantic, prompt = self._prompt(voice)
-        codes = self.generate(semantic, prompt_semantic, prompt, seed, progress)
+        codes = self.generate(semantic, prompt_semantic, prompt, seed, on_chunk)
         # In parts as well: a minute of speech fits anywhere.
         width = round(SEGMENT_SECONDS * self.codec.frame_rate)
         audio = torch.cat([self.codec.decode(part[None])[0] for part in codes.split(width, dim=1)])
@@ -118,7 +126,7 @@ class SpeechSynthesizer(nn.Module):
         prompt_semantic: Tensor,
         prompt: Tensor,
         seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        on_chunk: Callable[[Chunk], None] | None = None,
     ) -> Tensor:
         """Generate codes for semantic tokens of any length.
 
@@ -127,7 +135,7 @@ class SpeechSynthesizer(nn.Module):
             prompt_semantic: What the voice says, int64 ``[P]``.
             prompt: How, codes ``[Q, P]``.
             seed: Of all that is drawn.
-            progress: Called after each chunk with the number of chunks done and of all.
+            on_chunk: Called after each chunk, to show progress or how the tokens came about.
 
         Returns:
             Codes ``[Q, T]``, without those of the voice.
@@ -138,18 +146,20 @@ class SpeechSynthesizer(nn.Module):
         sizes = _chunk_sizes(len(semantic), width - prompt.shape[1], width - overlap)
         made = []
         for number, target in enumerate(semantic.split(sizes)):
-            codes = decode(
+            generated, passes = decode(
                 self.network,
                 torch.cat([prompt_semantic, target])[None].to(device),
                 prompt[None].to(device),
                 schedule=self.schedule,
                 seed=seed + number,
-            )[0].cpu()
+                return_trace=True,
+            )
+            codes = generated[0].cpu()
             made.append(codes[:, prompt.shape[1] :])
             # What was just said, and how, is what the next chunk goes on from.
             prompt_semantic, prompt = torch.cat([prompt_semantic, target])[-overlap:], codes[:, -overlap:]
-            if progress:
-                progress(number + 1, len(sizes))
+            if on_chunk:
+                on_chunk(Chunk(number + 1, len(sizes), codes, passes))
         return torch.cat(made, dim=1)
 
     def _prompt(self, voice: str | PathLike[str]) -> tuple[Tensor, Tensor]:
@@ -198,13 +208,16 @@ class SpeechSynthesizer(nn.Module):
             FileNotFoundError: There is no such folder or repository, or it is incomplete.
             ValueError: A file is damaged, or the parts do not belong together.
         """
-        folder = _find(source)
+        patterns = [CONFIG_FILE, *(f"{part}/{name}" for part in PARTS for name in (CONFIG_FILE, WEIGHTS_FILE))]
+        folder = find_folder(source, patterns)
+        if missing := missing_files(folder, [CONFIG_FILE, *PARTS]):
+            raise FileNotFoundError(f"{source} is no complete system: {', '.join(missing)} missing")
+        config = read_config(folder, cls.__name__)
         try:
-            config = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             arguments = {name: float(config[name]) for name in ("chunk_seconds", "prompt_seconds")}
             schedule = DecodingSchedule(**config["schedule"])
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG_FILE} does not describe a SpeechSynthesizer ({error!r})") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__} ({error!r})") from None
         return cls(
             SoundStream.from_pretrained(folder / "codec"),
             SemanticTokenizer.from_pretrained(str(folder / "semantic")),
@@ -230,7 +243,7 @@ class SpeechSynthesizer(nn.Module):
             "prompt_seconds": self.prompt_seconds,
             "schedule": {**vars(self.schedule), "iterations": list(self.schedule.iterations)},
         }
-        (root / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        write_config(root, config)
 
     def push_to_hub(self, repo_id: str, folder: str | PathLike[str], private: bool = False) -> str:
         """Publish the system on the Hugging Face hub.
@@ -260,19 +273,3 @@ def _chunk_sizes(num_frames: int, first: int, later: int) -> list[int]:
 def _check_tokens(part: str, mine: list[dict[str, Any] | None], trained: dict[str, Any]) -> None:
     if json.loads(json.dumps(trained)) not in json.loads(json.dumps(mine)):
         raise ValueError(f"the network was trained on tokens of the {part} {trained}, not of {mine[0]}")
-
-
-def _find(source: str | PathLike[str]) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        missing = [name for name in (CONFIG_FILE, *PARTS) if not (folder / name).exists()]
-        if missing:
-            raise FileNotFoundError(f"{source} is no complete system: {', '.join(missing)} missing")
-        return folder
-    try:
-        patterns = [CONFIG_FILE, *(f"{part}/{name}" for part in PARTS for name in (CONFIG_FILE, "model.safetensors"))]
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); name a local folder"
-        ) from None

@@ -1,24 +1,28 @@
 """One vector per clip: frozen speech features, a Conformer layer, the mean over time, a linear map."""
 
-import importlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from modules.evaluation.scorer import ScorerUnavailableError
 from modules.layers.conformer import Conformer
-from modules.model_folder import weights_digest
+from modules.model_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    class_path,
+    find_class,
+    missing_files,
+    read_config,
+    read_weights,
+    weights_digest,
+    write_model,
+)
 
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "model.safetensors", "README.md"
 FEATURES_PACKAGE = "modules.semantic"  # the only classes a folder's configuration may name
 
 
@@ -117,34 +121,21 @@ class PooledConformer(nn.Module):
             folder: Made if it does not exist.
             title: Heading of the card.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.trained_state().items()}
         # Features that were trained here, too, have weights that are nowhere else.
         own: Callable[[], dict[str, Tensor]] | None = getattr(self.features, "weights", None)
-        tensors |= {f"features.{name}": value.detach().cpu().contiguous() for name, value in (own or dict)().items()}
+        tensors = self.trained_state() | {f"features.{name}": value for name, value in (own or dict)().items()}
         metadata = {"features": json.dumps(self.features.identity(), sort_keys=True)}
-        temporary = folder / f".{WEIGHTS_FILE}.{os.getpid()}.tmp"
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, folder / WEIGHTS_FILE)
-        features = type(self.features)
-        public = getattr(importlib.import_module(FEATURES_PACKAGE), features.__name__, None) is features
+        features = {
+            "class_path": class_path(type(self.features), FEATURES_PACKAGE),
+            "init_args": self.features.init_args(),
+        }
         config = {
             "class_path": f"modules.evaluation.{type(self).__name__}",
-            "init_args": {
-                "features": {
-                    "class_path": f"{FEATURES_PACKAGE if public else features.__module__}.{features.__qualname__}",
-                    "init_args": self.features.init_args(),
-                },
-                **self._init_args,
-            },
+            "init_args": {"features": features, **self._init_args},
         }
         card = f"# {title}\n\n`modules.evaluation.PooledConformer`, {self.sample_rate} Hz mono audio.\n\n"
         card += f"```json\n{json.dumps(self.identity(), indent=2)}\n```\n"
-        for name, text in ((CARD_FILE, card), (CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))):
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / name)
+        write_model(folder, config, tensors, metadata=metadata, card=card)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, features: nn.Module | None = None) -> "PooledConformer":
@@ -161,24 +152,23 @@ class PooledConformer(nn.Module):
                 the model was trained on.
             OSError: The speech encoder cannot be loaded.
         """
-        root = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (root / name).is_file():
-                raise FileNotFoundError(f"{folder} has no {name}")
+        if missing := missing_files(folder):
+            raise FileNotFoundError(f"{folder} has no {missing[0]}")
+        file = Path(folder) / CONFIG_FILE
+        config = read_config(folder, "PooledConformer")
         try:
-            config = yaml.safe_load((root / CONFIG_FILE).read_text(encoding="utf-8"))
             init_args = dict(config["init_args"])
             named = init_args.pop("features")
-            module_name, _, class_name = str(named["class_path"]).rpartition(".")
-        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{root / CONFIG_FILE} describes no PooledConformer ({error!r})") from None
-        with safe_open(root / WEIGHTS_FILE, framework="pt") as file:
-            trained_on = json.loads((file.metadata() or {}).get("features", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            features_path, features_args = str(named["class_path"]), dict(named["init_args"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} does not describe a PooledConformer ({error!r})") from None
+        tensors, metadata = read_weights(folder)
+        trained_on = json.loads(metadata.get("features", "null"))
         if features is None:
-            if module_name != FEATURES_PACKAGE and not module_name.startswith(f"{FEATURES_PACKAGE}."):
-                raise ValueError(f"{root / CONFIG_FILE} names {named['class_path']!r}, which is not of this package")
-            features = getattr(importlib.import_module(module_name), class_name)(**named["init_args"])
+            features_class = find_class(features_path, FEATURES_PACKAGE)
+            if features_class is None:
+                raise ValueError(f"{file} names {features_path!r}, which is not of this package")
+            features = features_class(**features_args)
         learnt = {name.removeprefix("features."): t for name, t in tensors.items() if name.startswith("features.")}
         if learnt:
             features.load_state_dict(learnt)
@@ -188,7 +178,7 @@ class PooledConformer(nn.Module):
         missing, unexpected = network.load_state_dict(tensors, strict=False)
         lacking = [name for name in missing if not name.startswith("features.")]
         if lacking or unexpected:
-            raise ValueError(f"{root / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {[*lacking, *unexpected][:3]}")
+            raise ValueError(f"{Path(folder) / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {[*lacking, *unexpected][:3]}")
         return network
 
 

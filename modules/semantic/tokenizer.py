@@ -1,8 +1,6 @@
 """Semantic tokens: the nearest of a few cluster centres to each frame of standardised speech features."""
 
-import importlib
 import json
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,15 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.model_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    class_path,
+    find_class,
+    missing_files,
+    read_config,
+    read_weights,
+    write_model,
+)
 from modules.semantic.features import SpeechFeatures
 
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "model.safetensors", "README.md"
 FEATURES = "features."  # prefix of what the features have learnt, among the tensors
 OWN_PACKAGE = "modules.semantic"  # the only classes a configuration file may name
 
@@ -226,16 +230,10 @@ class SemanticTokenizer(nn.Module):
             RuntimeError: There is no codebook yet.
         """
         self.require_codebook()
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name) for name in ("mean", "std", "centroids")}
         tensors |= {f"{FEATURES}{name}": tensor for name, tensor in self.features.weights().items()}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"features": json.dumps(self.features.identity(), sort_keys=True)}
-        save_file(tensors, temporary := _temporary(folder / WEIGHTS_FILE), metadata=metadata)
-        os.replace(temporary, folder / WEIGHTS_FILE)
-        _write(folder / CARD_FILE, _card(self))
-        _write(folder / CONFIG_FILE, yaml.safe_dump(_config(self), sort_keys=False))
+        write_model(folder, _config(self), tensors, metadata=metadata, card=_card(self))
 
     @classmethod
     def from_pretrained(cls, folder: str, features: SpeechFeatures | None = None) -> "SemanticTokenizer":
@@ -255,29 +253,26 @@ class SemanticTokenizer(nn.Module):
                 that the codebook was fitted on.
             OSError: The speech encoder cannot be loaded.
         """
-        root = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (root / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder} is no semantic tokenizer (it has no {name}): make one with "
-                    "`soundstorm fit -c configs/semantic/<preset>.yaml`"
-                )
+        if missing := missing_files(folder):
+            raise FileNotFoundError(
+                f"{folder} is no semantic tokenizer (it has no {missing[0]}): make one with "
+                "`soundstorm fit -c configs/semantic/<preset>.yaml`"
+            )
+        file = Path(folder) / CONFIG_FILE
+        config = read_config(folder, "semantic tokenizer")
         try:
-            config = yaml.safe_load((root / CONFIG_FILE).read_text(encoding="utf-8"))
             args = {name: config["init_args"][name] for name in ("features", "num_clusters", "pool")}
-        except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ValueError(f"{root / CONFIG_FILE} does not describe a semantic tokenizer ({error!r})") from None
-        try:
-            built = features if features is not None else _build_features(args["features"], root / CONFIG_FILE)
+            built = features if features is not None else _build_features(args["features"], file)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{root / CONFIG_FILE} does not describe a semantic tokenizer ({error!r})") from None
+            raise ValueError(f"{file} does not describe a semantic tokenizer ({error!r})") from None
+        tensors, metadata = read_weights(folder)
         try:
-            with safe_open(root / WEIGHTS_FILE, framework="pt") as file:
-                fitted_on = json.loads((file.metadata() or {}).get("features", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            fitted_on = json.loads(metadata.get("features", "null"))
             mean, std, centroids = (tensors[name] for name in ("mean", "std", "centroids"))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{root / WEIGHTS_FILE} is damaged ({error}); copy or fit the tokenizer again") from None
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{Path(folder) / WEIGHTS_FILE} holds no codebook ({error!r}); copy or fit the tokenizer again"
+            ) from None
         learnt = {name.removeprefix(FEATURES): t for name, t in tensors.items() if name.startswith(FEATURES)}
         if learnt and features is None:
             built.load_state_dict(learnt)
@@ -294,14 +289,11 @@ class SemanticTokenizer(nn.Module):
 
 
 def _config(tokenizer: SemanticTokenizer) -> dict[str, Any]:
-    features = type(tokenizer.features)
-    # By the name that is public, where it has one: the file it is defined in may change.
-    public = getattr(importlib.import_module(OWN_PACKAGE), features.__name__, None) is features
     return {
         "class_path": f"{OWN_PACKAGE}.{type(tokenizer).__name__}",
         "init_args": {
             "features": {
-                "class_path": f"{OWN_PACKAGE if public else features.__module__}.{features.__qualname__}",
+                "class_path": class_path(type(tokenizer.features), OWN_PACKAGE),
                 "init_args": tokenizer.features.init_args(),
             },
             "num_clusters": tokenizer.vocab_size,
@@ -312,11 +304,8 @@ def _config(tokenizer: SemanticTokenizer) -> dict[str, Any]:
 
 def _build_features(config: dict[str, Any], file: Path) -> SpeechFeatures:
     """Build the features a configuration names, if it names one of the classes of this package and nothing else."""
-    module_name, _, class_name = str(config["class_path"]).rpartition(".")
-    cls = None
-    if module_name == OWN_PACKAGE or module_name.startswith(f"{OWN_PACKAGE}."):
-        cls = getattr(importlib.import_module(module_name), class_name, None)
-    if not (isinstance(cls, type) and issubclass(cls, SpeechFeatures)):
+    cls = find_class(str(config["class_path"]), OWN_PACKAGE)
+    if cls is None or not issubclass(cls, SpeechFeatures):
         raise ValueError(
             f"{file} names {config['class_path']!r}, which is no SpeechFeatures of {OWN_PACKAGE}: only those are built "
             "from a file; build others yourself and pass them as `features`"
@@ -335,13 +324,3 @@ def _card(tokenizer: SemanticTokenizer) -> str:
         "```\n\n"
         f"```json\n{json.dumps(tokenizer.identity(), indent=2)}\n```\n"
     )
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_name(f"{file.name}.{os.getpid()}.tmp")
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = _temporary(file)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

@@ -6,19 +6,22 @@ package can be named.
 
 import importlib
 import inspect
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "model.safetensors"
+from modules.model_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    find_folder,
+    missing_files,
+    read_config,
+    read_weights,
+    write_model,
+)
+
 PACKAGE = "modules.codec.soundstream"
 # What a downloaded config.yaml may name, as `modules.codec.soundstream.<name>`.
 CLASSES = frozenset(
@@ -92,17 +95,7 @@ def save_folder(part: nn.Module, folder: Path, dtype: torch.dtype) -> None:
         folder: Where to; made if missing.
         dtype: Type that floating-point weights are stored in.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in part.state_dict().items()
-    }
-    config, tensors = folder / f"{CONFIG_FILE}.tmp", folder / f"{WEIGHTS_FILE}.tmp"
-    config.write_text(yaml.safe_dump(describe(part), sort_keys=False), encoding="utf-8")
-    save_file(weights, tensors, metadata={"format": "pt"})
-    tensors.chmod(config.stat().st_mode)  # safetensors writes files that only their owner can read
-    os.replace(tensors, folder / WEIGHTS_FILE)
-    os.replace(config, folder / CONFIG_FILE)
+    write_model(folder, describe(part), part.state_dict(), dtype)
 
 
 def load_folder(source: str | Path, overrides: dict[str, Any] | None = None) -> nn.Module:
@@ -118,35 +111,20 @@ def load_folder(source: str | Path, overrides: dict[str, Any] | None = None) -> 
     Raises:
         ValueError: If a file is missing or damaged, or the weights do not fit the configuration.
     """
-    folder = _resolve(source)
     try:
-        description = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{source}: no readable {CONFIG_FILE} ({error})") from error
-    if not isinstance(description, dict):
-        raise ValueError(f"{source}: {CONFIG_FILE} holds no class_path")
+        folder = find_folder(source)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    if CONFIG_FILE in missing_files(folder):
+        raise ValueError(f"{source} is no codec: no readable {CONFIG_FILE}")
+    description = read_config(folder, "codec")
     try:
         part = build(description, overrides)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG_FILE} does not describe a codec: {error}") from error
     try:
-        weights = load_file(folder / WEIGHTS_FILE)
         # Weights stored at half precision are copied into float32 parameters.
-        part.load_state_dict(weights)
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        part.load_state_dict(read_weights(folder).tensors)
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source}: {WEIGHTS_FILE} is missing, damaged or of another model ({error})") from error
     return part
-
-
-def _resolve(source: str | Path) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except HFValidationError as error:
-        raise ValueError(f"{source}: no such folder, and not the id of a repository on the hub") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); name a local folder"
-        ) from error
