@@ -278,6 +278,7 @@ class _Clip(NamedTuple):
     audio: Tensor  # [N]
     speaker: str
     text: str
+    path: str
 
 
 class _AudioDataset(Dataset):
@@ -299,7 +300,7 @@ class _AudioDataset(Dataset):
             audio = self.reader(utterance.file, part, num_parts)
         except UnusableAudio as error:
             return Rejection(id, utterance.path, str(error))
-        return _Clip(id, audio, utterance.speaker, utterance.text if num_parts == 1 else "")
+        return _Clip(id, audio, utterance.speaker, utterance.text if num_parts == 1 else "", utterance.path)
 
 
 def _parse_shard(shard: str | None) -> tuple[int, int]:
@@ -324,4 +325,5 @@ def _collate(items: list[_Clip | Rejection], sample_rate: int) -> AudioBatch:
         speakers=[clip.speaker for clip in clips],
         texts=[clip.text for clip in clips],
         rejected=[item for item in items if isinstance(item, Rejection)],
+        paths=[clip.path for clip in clips],
     )

@@ -3,6 +3,7 @@
 All are named tuples, so that Lightning moves their tensors to the device and leaves the rest alone.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -25,6 +26,7 @@ class AudioBatch(NamedTuple):
     speakers: list[str]  # "" where unknown
     texts: list[str]  # "" where unknown
     rejected: list[Rejection]
+    paths: Sequence[str] = ()  # per utterance, for messages; empty where there are no files
 
 
 class TokenizedBatch(NamedTuple):

@@ -96,7 +96,8 @@ class Tokenization(LightningModule):
             try:
                 tokens.update(zip(rows, self._tokenize(batch, rows), strict=True))
             except ValueError as error:  # of the length, which all of these rows share
-                rejected += [Rejection(batch.ids[row], "", str(error)) for row in rows]
+                paths = batch.paths or [""] * len(batch.ids)
+                rejected += [Rejection(batch.ids[row], paths[row], str(error)) for row in rows]
         kept = sorted(tokens)
         return TokenizedBatch(
             ids=[batch.ids[row] for row in kept],

@@ -36,6 +36,7 @@ def test_predict_reads_everything_once_in_order(speech):
     assert batches[0].sample_rate == 8000
     assert len(batches[0].audio[0]) == 1600
     assert batches[0].speakers == ["a", "a", "a", "b", "b"]
+    assert [path for batch in batches for path in batch.paths] == [utterance.path for utterance in speech]
     assert ids(data.test_dataloader()) == list(speech.ids())
 
 

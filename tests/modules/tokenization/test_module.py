@@ -58,11 +58,11 @@ def semantic():
     return tokenizer_of(LogMelFeatures())
 
 
-def batch_of(lengths, sample_rate=16_000, rejected=()):
+def batch_of(lengths, sample_rate=16_000, rejected=(), paths=()):
     generator = torch.Generator().manual_seed(0)
     ids = [f"clip-{index}" for index in range(len(lengths))]
     audio = [0.5 * torch.randn(length, generator=generator).clamp(-1.9, 1.9) for length in lengths]
-    return AudioBatch(ids, audio, sample_rate, [f"s{i}" for i in ids], [f"t{i}" for i in ids], list(rejected))
+    return AudioBatch(ids, audio, sample_rate, [f"s{i}" for i in ids], [f"t{i}" for i in ids], list(rejected), paths)
 
 
 def row(batch, index):
@@ -127,6 +127,15 @@ def test_an_utterance_that_drifts_is_rejected_and_the_others_go_on():
     assert tokenized.ids == []
     assert [rejection.id for rejection in tokenized.rejected] == ["broken", "clip-0", "clip-2", "clip-1"]
     assert tokenized.rejected[1].reason.startswith("47 semantic tokens at 50/s and 50 codec frames at 50/s")
+
+
+def test_a_rejection_names_the_file():
+    paths = [f"speech/{number}.flac" for number in range(3)]
+    batch = batch_of([16_000, 640, 16_000], paths=paths)
+    tokenized = Tokenization(LoudnessCodec(), tokenizer_of(LateFeatures())).predict_step(batch, 0)
+    assert {rejection.id: rejection.path for rejection in tokenized.rejected} == dict(zip(batch.ids, paths))
+    without = Tokenization(LoudnessCodec(), tokenizer_of(LateFeatures())).predict_step(batch._replace(paths=()), 0)
+    assert {rejection.path for rejection in without.rejected} == {""}
 
 
 @pytest.mark.parametrize(("hop_length", "max_drift"), [(320, 2), (213, 640 / 213), (640, 2)])
