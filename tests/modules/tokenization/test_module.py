@@ -133,7 +133,9 @@ def test_a_rejection_names_the_file():
     paths = [f"speech/{number}.flac" for number in range(3)]
     batch = batch_of([16_000, 640, 16_000], paths=paths)
     tokenized = Tokenization(LoudnessCodec(), tokenizer_of(LateFeatures())).predict_step(batch, 0)
-    assert {rejection.id: rejection.path for rejection in tokenized.rejected} == dict(zip(batch.ids, paths))
+    assert {rejection.id: rejection.path for rejection in tokenized.rejected} == dict(
+        zip(batch.ids, paths, strict=True)
+    )
     without = Tokenization(LoudnessCodec(), tokenizer_of(LateFeatures())).predict_step(batch._replace(paths=()), 0)
     assert {rejection.path for rejection in without.rejected} == {""}
 
