@@ -3,15 +3,12 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers.audio_utils import mel_filter_bank
 
 from modules.layers import Conformer
 from modules.model_folder import weights_digest
 from modules.semantic.features import SpeechFeatures
-
-FLOOR = 1e-6  # of a band's energy, that of noise at about -60 dBFS
+from modules.semantic.log_mel import LogMelFeatures
 
 
 class DistilledFeatures(SpeechFeatures):
@@ -68,19 +65,9 @@ class DistilledFeatures(SpeechFeatures):
             "num_mels": num_mels,
         }
         self.teacher = teacher
-        window_length = 2 * hop_length
-        filters = mel_filter_bank(
-            num_frequency_bins=window_length // 2 + 1,
-            num_mel_filters=num_mels,
-            min_frequency=0.0,
-            max_frequency=sample_rate / 2,
-            sampling_rate=sample_rate,
-            mel_scale="htk",
+        self.log_mel = LogMelFeatures(
+            sample_rate, hop_length // 2, window_length=2 * hop_length, num_mels=num_mels, context=0
         )
-        self.filters: Tensor
-        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
-        self.window: Tensor
-        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         self.embed = nn.Linear(2 * num_mels, model_dim)
         self.trunk = Conformer(
             model_dim, num_layers, num_heads, ffn_dim, conv_kernel_size, conv_expansion=1, dropout=dropout
@@ -107,18 +94,10 @@ class DistilledFeatures(SpeechFeatures):
         """Compute the features: ``[B, N]`` to ``[B, T, dim]``."""
         return self.predict(audio)
 
-    @torch.no_grad()
     def _spectra(self, audio: Tensor) -> Tensor:
         """Log-mel spectra at twice the rate of frames, two to a frame, each band free of its mean over the audio."""
-        with torch.autocast(audio.device.type, enabled=False):
-            hop, window = self.hop_length // 2, 2 * self.hop_length
-            count = 2 * self.num_frames(audio.shape[1])
-            before = (window - hop) // 2
-            after = (count - 1) * hop + window - before - audio.shape[1]
-            frames = nn.functional.pad(audio.float(), (before, after)).unfold(1, window, hop)
-            energies = torch.fft.rfft(frames * self.window).abs().square() / self.window.square().sum()
-            mels = (energies @ self.filters).clamp_min(FLOOR).log()
-            return ((mels - mels.mean(1, keepdim=True)) / 3).unflatten(1, (-1, 2)).flatten(2)
+        whole = nn.functional.pad(audio, (0, -audio.shape[1] % self.hop_length))
+        return (self.log_mel(whole) / 3).unflatten(1, (-1, 2)).flatten(2)
 
     def train(self, mode: bool = True) -> "DistilledFeatures":
         """Switch dropout on and off while it is taught; stay in evaluation mode otherwise."""
