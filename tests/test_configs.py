@@ -84,7 +84,6 @@ def checkout(tmp_path_factory):
         copy.write_text(text)
     demo, other = LogMelFeatures(), LogMelFeatures(num_mels=512, context=0, window_length=4096)
     for folder, features in {
-        "runs/demo/semantic": demo,
         "runs/semantic/w2v_bert/tokenizer": demo,
         "runs/semantic/whisper_base/tokenizer": other,  # as wide as the teacher in distilled.yaml
     }.items():

@@ -98,15 +98,15 @@ def test_each_chunk_goes_on_from_the_end_of_the_one_before(synthesizer, monkeypa
     plain = module.decode
 
     def decode(network, semantic, prompt, **settings):
-        codes = plain(network, semantic, prompt, **settings)
+        codes, passes = plain(network, semantic, prompt, **settings)
         seen.append((semantic[0], prompt[0], codes[0]))
-        return codes
+        return codes, passes
 
     monkeypatch.setattr(module, "decode", decode)
     semantic = torch.randint(10, (500,))
     done = []
     codes = synthesizer.generate(
-        semantic, semantic[:60], torch.randint(16, (2, 60)), progress=lambda *x: done.append(x)
+        semantic, semantic[:60], torch.randint(16, (2, 60)), on_chunk=lambda chunk: done.append(chunk[:2])
     )
     assert codes.shape == (2, 500)
     assert done == [(i + 1, len(seen)) for i in range(len(seen))]

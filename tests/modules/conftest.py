@@ -1,3 +1,5 @@
+"""What the tests of all token generators share."""
+
 import pytest
 import torch
 from lightning import Trainer
