@@ -1,6 +1,6 @@
 """Lets one hear and see, during training, what the model has learnt so far."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from datamodules.audio_files import AudioReader, UnusableAudio
+from datamodules.audio_files import AudioReader, audio_seconds, part_count
 from datamodules.audio_sources import AudioSource
 from modules.batches import TokenBatch
 from modules.codec.codec import AudioCodec
@@ -39,7 +39,10 @@ class AudioSampleLogger(Callback):
         ids: Utterances by name instead. With several ranks, those among them that the first rank validates.
         max_seconds: Longer utterances are cut.
         prompt_seconds: Length of the prompt, at most half of the utterance.
-        originals: Where the recordings are, under the same ids.
+        originals: Where the recordings are, under the ids that the token set has: the source it was made from. Where
+            they cannot be had, a warning says so and training goes on without.
+        segment_seconds: What the recordings were cut into for the token set, as its datamodule was told; None if they
+            were not.
 
     Raises:
         ValueError: An argument is out of range.
@@ -54,6 +57,7 @@ class AudioSampleLogger(Callback):
         max_seconds: float = 10.0,
         prompt_seconds: float = 3.0,
         originals: AudioSource | None = None,
+        segment_seconds: float | None = None,
     ) -> None:
         if min(every_n_steps, num_samples) < 1 or max_seconds <= 0 or prompt_seconds < 0:
             raise ValueError(
@@ -67,6 +71,7 @@ class AudioSampleLogger(Callback):
         self.max_seconds = max_seconds
         self.prompt_seconds = prompt_seconds
         self.originals = originals
+        self.segment_seconds = segment_seconds
         self._next_step = 0
         self._wanted = 0
         self._missing: set[str] = set()
@@ -163,8 +168,13 @@ class AudioSampleLogger(Callback):
                 for row, codes in enumerate(generated.codes):
                     made[row][condition] = self._decode(codes, int(batch.lengths[row]))
             new = [row for row, name in enumerate(batch.ids) if name not in self._given]
+            originals = self._read_originals([batch.ids[row] for row in new])
             for row in new:
-                self._given[batch.ids[row]] = self._read_given(batch, row)
+                name, length = batch.ids[row], int(batch.lengths[row])
+                self._given[name] = {}
+                if name in originals:
+                    self._given[name]["original"] = originals[name][: length * self.codec.hop_length]
+                self._given[name]["reconstruction"] = self._decode(batch.codes[row], length)
         finally:
             self._move_codec(torch.device("cpu"))
         for row, name in enumerate(batch.ids):
@@ -176,21 +186,34 @@ class AudioSampleLogger(Callback):
             )
             logger.experiment.add_figure(f"samples/{name}", figure, trainer.global_step, close=False)
 
-    def _read_given(self, batch: TokenBatch, row: int) -> dict[str, np.ndarray]:
-        """Give the original, where there is one, and its reconstruction, ``[N]`` each."""
-        length, name = int(batch.lengths[row]), batch.ids[row]
-        reconstruction = {"reconstruction": self._decode(batch.codes[row], length)}
-        if self.originals is None:
-            return reconstruction
-        ids = list(self.originals.ids())
+    def _read_originals(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Give the recordings that can be had, ``[N]`` each, by id."""
+        if self.originals is None or not names:
+            return {}
         try:
-            reader = AudioReader(self.codec.sample_rate, max_seconds=float("inf"))
-            original = reader(self.originals[ids.index(name)].file)
-        except (ValueError, UnusableAudio) as error:
-            why = "no such id" if name not in ids else error
-            rank_zero_warn(f"AudioSampleLogger shows no original of {name} ({why})")
-            return reconstruction
-        return {"original": original[: length * self.codec.hop_length].numpy()} | reconstruction
+            places = {id: index for index, id in enumerate(self.originals.ids())}
+        except (OSError, ValueError, RuntimeError) as error:
+            rank_zero_warn(f"AudioSampleLogger goes on without the originals ({error})")
+            self.originals = None
+            return {}
+        found = {}
+        for name in names:
+            try:
+                found[name] = self._read_original(self.originals, places, name)
+            except (OSError, ValueError) as error:
+                rank_zero_warn(f"AudioSampleLogger shows no original of {name} ({error})")
+        return found
+
+    def _read_original(self, source: AudioSource, places: Mapping[str, int], name: str) -> np.ndarray:
+        recording, _, number = name.rpartition("_")
+        if name in places:
+            file, part, num_parts = source[places[name]].file, 0, 1
+        elif self.segment_seconds is not None and recording in places and number.isdecimal():
+            file = source[places[recording]].file
+            part, num_parts = int(number), part_count(audio_seconds(file), self.segment_seconds)
+        else:
+            raise ValueError("no such id")
+        return AudioReader(self.codec.sample_rate, max_seconds=float("inf"))(file, part, num_parts).numpy()
 
     def _move_codec(self, device: torch.device) -> None:
         # Weights moved in inference mode would stay unusable for anything else.

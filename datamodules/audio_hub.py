@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.packaged_modules.cache.cache import Cache
 
 from datamodules.audio_sources import AudioSource, Utterance, one_line, safe_id
 
@@ -27,6 +28,7 @@ class HuggingFaceAudio(AudioSource):
         speaker_column: Column of the speakers; ``None`` if there is none.
         id_column: Column of the ids; ``None``: ``<split>-<row>`` is the id.
         cache_dir: Where `datasets` keeps what it downloads; ``None``: where it always does.
+        download: Whether to ask the hub. If not, a set of the hub is what the cache holds of it, in whatever revision.
 
     Raises:
         ConnectionError: At first use: the hub cannot be reached and the set is not in the cache.
@@ -45,6 +47,7 @@ class HuggingFaceAudio(AudioSource):
         speaker_column: str | None = "speaker_id",
         id_column: str | None = "id",
         cache_dir: str | None = None,
+        download: bool = True,
     ) -> None:
         self.path = path
         self.name = name
@@ -55,6 +58,7 @@ class HuggingFaceAudio(AudioSource):
         self.speaker_column = speaker_column
         self.id_column = id_column
         self.cache_dir = cache_dir
+        self.download = download
 
     def prepare(self) -> None:
         """Download the set, if it is not in the cache."""
@@ -121,6 +125,8 @@ class HuggingFaceAudio(AudioSource):
                     if self.split not in loaded:
                         raise ValueError(f"no split {self.split!r}, only {', '.join(map(str, loaded))}")
                     loaded = loaded[self.split]
+            elif not self.download and not folder.is_dir():
+                loaded = self._cached()
             else:
                 loaded = datasets.load_dataset(
                     self.path, self.name, split=self.split, revision=self.revision, cache_dir=self.cache_dir
@@ -144,6 +150,21 @@ class HuggingFaceAudio(AudioSource):
         if not isinstance(loaded, datasets.Dataset):
             raise ValueError(f"{self.path}: {self.split!r} is no single split; name one")
         return loaded
+
+    def _cached(self) -> object:
+        # What load_dataset itself falls back on when the hub does not answer, without asking the hub.
+        try:
+            cache = Cache(
+                self.cache_dir,
+                dataset_name=self.path.rpartition("/")[2],
+                config_name=self.name,
+                version="auto",
+                hash="auto",
+                repo_id=self.path,
+            )
+        except ValueError as error:
+            raise FileNotFoundError(f"{one_line(str(error))}; download is false") from None
+        return cache.as_dataset(self.split)
 
 
 def _plain(value: object) -> str:

@@ -97,8 +97,21 @@ def checkout(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def published_weights_stay_real(monkeypatch):
+    """Load them where everything else is built on no device."""
+    load = hf.PreTrainedModel.from_pretrained.__func__
+
+    def load_on_cpu(cls, *args, **options):
+        with torch.device("cpu"):
+            return load(cls, *args, **options)
+
+    monkeypatch.setattr(hf.PreTrainedModel, "from_pretrained", classmethod(load_on_cpu))
+
+
 # Lyra's stage runs in tests/modules/codec.
 @pytest.mark.parametrize("path", [p for p in FILES if not is_fragment(p) and p.stem != "lyra_rvq"], ids=name)
+@pytest.mark.usefixtures("published_weights_stay_real")
 def test_a_stage_is_built_from_its_file(path, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     with torch.device("meta" if path.stem == "paper" else "cpu"):

@@ -46,6 +46,35 @@ def test_no_stage_overwrites_what_another_one_wrote():
     assert shared(records) == {}
 
 
+def without_download(source):
+    """The source with every ``download: false`` taken out, which is no part of what it is."""
+    if isinstance(source, dict):
+        return {key: without_download(value) for key, value in source.items() if key != "download"}
+    return [without_download(value) for value in source] if isinstance(source, list) else source
+
+
+@pytest.mark.parametrize("preset", ["demo", "base", "paper"])
+def test_the_originals_to_listen_to_are_what_was_tokenized(preset):
+    """Only there do the recordings have the ids, and the parts, that the token set has."""
+    fit = STAGES[f"soundstorm/{preset}.yaml"]
+    [made] = [
+        stage["data"]["init_args"]
+        for stage in STAGES.values()
+        if {"output_dir": fit["data"]["init_args"]["token_sets"], "split": "train"} in callbacks(stage, "TokenWriter")
+    ]
+    [logger] = callbacks(fit, "AudioSampleLogger")
+    assert without_download(logger["originals"]) == made["source"]
+    assert logger.get("segment_seconds") == made.get("segment_seconds")
+
+
+@pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if callbacks(stage, "AudioSampleLogger")])
+def test_listening_during_training_downloads_no_speech(name):
+    [logger] = callbacks(STAGES[name], "AudioSampleLogger")
+    sources = logger["originals"]["init_args"].get("sources", [logger["originals"]])
+    for source in sources:
+        assert source["class_path"] != "datamodules.audio.HuggingFaceAudio" or not source["init_args"]["download"]
+
+
 def test_what_is_trained_on_tokens_is_found():
     found = {name.split("/")[0] for name, stage in STAGES.items() if fits_a_token_stage(stage)}
     assert found == {"soundstorm", "audiolm", "valle"}

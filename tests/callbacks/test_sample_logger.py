@@ -11,7 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.sample_logger import AudioSampleLogger
+from datamodules.audio import AudioDataModule
 from datamodules.audio_folder import AudioFolder
+from datamodules.audio_sources import AudioSource
 from datamodules.synthetic import SyntheticTokenDataModule
 from modules.batches import GeneratedBatch
 from modules.codec.codec import AudioCodec
@@ -147,6 +149,57 @@ def test_originals_are_shown_where_there_are_any(tmp_path):
     lengths = {name: int(batch.lengths[row]) for _, batch, *_ in model.asked for row, name in enumerate(batch.ids)}
     original = events.Audio("samples/synthetic-000016/original")[0]
     assert original.length_frames == min(48_000, 320 * lengths["synthetic-000016"])
+
+
+class Absent(AudioSource):
+    """A source that is not on this machine."""
+
+    def __init__(self, error):
+        self.error = error
+        self.asked = 0
+
+    def __len__(self):
+        raise self.error
+
+    def __getitem__(self, index):
+        raise self.error
+
+    def ids(self):
+        self.asked += 1
+        raise self.error
+
+
+def test_training_goes_on_without_originals_that_cannot_be_had(tmp_path):
+    samples = AudioSampleLogger(ToneCodec(), num_samples=1, originals=Absent(ConnectionError("no hub")), max_seconds=1)
+    with pytest.warns(UserWarning, match=r"goes on without the originals \(no hub\)"):
+        fit(tmp_path, samples, steps=2)
+    assert {tag.rpartition("/")[2] for tag in logged(tmp_path)[0]} == {"reconstruction", "unprompted", "prompted"}
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ConnectionError, ValueError])
+def test_that_originals_cannot_be_had_is_said_once(error):
+    source = Absent(error("not here"))
+    samples = AudioSampleLogger(ToneCodec(), originals=source)
+    with pytest.warns(UserWarning, match="goes on without the originals") as warnings:
+        assert [samples._read_originals(names) for names in ("abc", "de")] == [{}, {}]
+    assert (source.asked, len(warnings)) == (1, 1)
+
+
+def test_originals_of_parts_are_found_in_their_recordings(tmp_path):
+    """With the ids that a datamodule with segment_seconds gives its parts."""
+    quiet, loud = np.full(16_000, 0.1), np.full(16_000, 0.5)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([quiet, loud, quiet]), 16_000)
+    soundfile.write(tmp_path / "short.wav", quiet, 16_000)
+    source = AudioFolder(str(tmp_path))
+    parts = AudioDataModule(source, batch_size=1, segment_seconds=1.0).predict_dataloader()
+    whole = {batch.ids[0]: batch.audio[0].numpy() for batch in parts}
+    assert set(whole) == {"long_0000", "long_0001", "long_0002", "short"}
+    samples = AudioSampleLogger(ToneCodec(), originals=source, segment_seconds=1.0)
+    found = samples._read_originals(list(whole))
+    assert found.keys() == whole.keys()
+    assert all(np.array_equal(found[name], whole[name]) for name in whole)
+    with pytest.warns(UserWarning, match=r"no original of long_0001 \(no such id\)"):
+        assert AudioSampleLogger(ToneCodec(), originals=source)._read_originals(["long_0001"]) == {}
 
 
 def test_training_does_not_notice(tmp_path):

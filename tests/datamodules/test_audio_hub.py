@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+from datasets.packaged_modules.parquet.parquet import Parquet
 
 from datamodules.audio import AudioDataModule, HuggingFaceAudio
 
@@ -82,6 +83,31 @@ def test_a_hub_out_of_reach_is_one_line_with_the_remedy():
     source = HuggingFaceAudio("openslr/librispeech_asr", "clean", "train.100")  # offline: see conftest
     with pytest.raises(ConnectionError, match=r"hub cannot be reached .* load it once while online, or give a local"):
         len(source)
+
+
+def test_what_was_downloaded_once_is_read_without_the_hub(audio_set, tmp_path, monkeypatch):
+    columns = {"path": "ann/some_set", "name": "clean", "cache_dir": str(tmp_path / "cache")}
+    files = {"train.100": str(audio_set / "train-00000-of-00001.parquet")}
+    downloaded = Parquet(str(tmp_path), dataset_name="some_set", config_name="clean", data_files=files)
+    downloaded.download_and_prepare(str(tmp_path / "cache/ann___some_set/clean/0.0.0/1a2b"))  # as load_dataset does
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("asks the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    source = HuggingFaceAudio(**columns, split="train.100", download=False)
+    assert list(source.ids()) == ["84-1-0000", "85__1"]
+    assert soundfile.info(source[0].file).duration == 0.2
+    with pytest.raises(ValueError, match=r"ann/some_set: Unknown split \"train.360\""):
+        len(HuggingFaceAudio(**columns, split="train.360", download=False))
+    with pytest.raises(FileNotFoundError, match=r"find cache for ann/some_set for config 'other' .*download is false"):
+        len(HuggingFaceAudio(**{**columns, "name": "other"}, split="train.100", download=False))
+    with pytest.raises(FileNotFoundError, match="find cache for nobody/nothing"):
+        len(HuggingFaceAudio("nobody/nothing", cache_dir=str(tmp_path / "cache"), download=False))
+
+
+def test_a_folder_is_read_without_the_hub_all_the_same(audio_set, tmp_path):
+    assert len(HuggingFaceAudio(str(audio_set), cache_dir=str(tmp_path / "cache"), download=False)) == 2
 
 
 def test_a_set_that_is_nowhere_is_named(tmp_path):
