@@ -8,7 +8,7 @@ ifneq ($(WHEELS),)
 export UV_FIND_LINKS := $(WHEELS)
 endif
 
-.PHONY: setup demo test check lock
+.PHONY: setup demo demo-fit test check lock
 
 setup: $(VENV)/ready
 
@@ -20,7 +20,10 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m pipeline.demo
+	$(BIN)/python -m pipeline.demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(VOICE),--voice '$(VOICE)')
+
+demo-fit: setup
+	$(BIN)/python -m pipeline.demo --fit
 
 test: setup
 	$(BIN)/python -m pytest -q

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.audio_sources import safe_id
 from datamodules.generated_set import write_flac
-from datamodules.token_card import write_atomically
+from modules.atomic import write_atomically
 from modules.batches import Rejection
 from modules.evaluation.module import EvaluationModule, ScoredItem
 

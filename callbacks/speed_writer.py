@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.results_writer import describe_device
-from datamodules.token_card import write_atomically
+from modules.atomic import write_atomically
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.codec.codec import AudioCodec
 

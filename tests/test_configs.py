@@ -92,6 +92,8 @@ def checkout(tmp_path_factory):
         tokenizer.save_pretrained(root / folder)
     (root / "checkpoints").symlink_to(ROOT / "checkpoints")
     (root / "datamodules").symlink_to(ROOT / "datamodules")
+    (root / "runs/small").mkdir()
+    (root / "runs/small/network").symlink_to(ROOT / "checkpoints/small-16k/soundstorm")
     for empty in ("speech", "data/librilight/large"):
         (root / empty).mkdir(parents=True)
     return root
