@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from modules.atomic import write_atomically as write_atomically
+from modules.atomic import write_atomically
 
 FORMAT_VERSION = 1
 LARGEST_TOKEN = np.iinfo(np.uint16).max

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from modules.soundstorm.decoding import PassTrace
 
 MASKED, PROMPT = "#f1f1f1", "#9a9a9a"
-FRAMES_PER_SECOND = 4
+PASS_MS, END_MS = 250, 2000  # how long a picture stays
 
 
 def filling(num_levels: int, passes: Sequence[PassTrace]) -> np.ndarray:
@@ -41,11 +41,11 @@ def draw_raster(codes: Tensor, passes: Sequence[PassTrace], frame_rate: float, f
         codes: The result, int64 ``[Q, T]``, prompt included.
         passes: What each pass did (``decode(..., return_trace=True)``); without re-masking.
         frame_rate: Codec frames per second.
-        file: ``.gif``, or another format of matplotlib.
+        file: ``.gif``, or another format of Pillow.
     """
     fixed_by, ids = filling(len(codes), passes), codes.cpu().numpy().astype(float)
     figure = Figure(figsize=(9, 2.6), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     colors = mpl.colormaps["turbo"].with_extremes(bad=MASKED, under=PROMPT)
     image = axes.imshow(
@@ -62,21 +62,20 @@ def draw_raster(codes: Tensor, passes: Sequence[PassTrace], frame_rate: float, f
     axes.set_ylabel("RVQ level")
     axes.set_yticks([1, *range(4, len(ids) + 1, 4)])
 
-    def show(number: int) -> tuple:
+    def show(number: int) -> Image.Image:
         shown = np.where(fixed_by == 0, -1.0, ids)
         shown[fixed_by > number] = np.nan
         image.set_data(np.ma.masked_invalid(shown))
         share = (fixed_by <= number)[fixed_by > 0].mean()
         level = passes[max(number, 1) - 1].level + 1
         axes.set_title(f"pass {number} of {len(passes)}, level {level}: {share:.0%} of the tokens", fontsize=10)
-        return (image,)
+        canvas.draw()
+        figure.set_layout_engine("none")  # once is enough
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
     if file.suffix.lower() == ".gif":
-        # The last picture stays for two seconds.
-        frames = [*range(len(passes) + 1), *[len(passes)] * (2 * FRAMES_PER_SECOND)]
-        FuncAnimation(figure, show, frames=frames, init_func=lambda: show(0)).save(
-            file, writer=PillowWriter(FRAMES_PER_SECOND)
-        )
+        first, *others = [show(number).quantize(128) for number in range(len(passes) + 1)]
+        durations = [PASS_MS] * len(passes) + [END_MS]
+        first.save(file, save_all=True, append_images=others, duration=durations, loop=0)
     else:
-        show(len(passes))
-        figure.savefig(file)
+        show(len(passes)).save(file)
