@@ -73,4 +73,4 @@ def pretrained_network(folder: str) -> SoundStormNetwork:
     Args:
         folder: What :func:`save_network` wrote.
     """
-    return load_network(folder).network
+    return load_network(folder).network.train()  # a stage switches to evaluation by itself
