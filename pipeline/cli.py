@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser
 
+from pipeline.process import wait_politely
+
 HELP = """usage: soundstorm <command> [options]      soundstorm <command> --help says more
 
 stages, each described by a YAML file (soundstorm fit -c configs/soundstorm/base.yaml):
@@ -29,6 +31,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Command-line arguments; those of the process if None.
     """
+    wait_politely()
     arguments = sys.argv[1:] if args is None else args
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")

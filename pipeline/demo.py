@@ -63,7 +63,7 @@ def main() -> None:
         )
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Importing takes seconds, and the first line should not.
-    print("SoundStorm demo, offline: about three minutes on two CPU cores.", flush=True)
+    print("SoundStorm demo, offline: a minute or two on two CPU cores.", flush=True)
     from pipeline.cli import main as run
 
     # What an earlier demo made may be of other weights.

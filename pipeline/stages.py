@@ -7,7 +7,7 @@ from typing import Any
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from pipeline.allocator import keep_freed_memory
+from pipeline.process import keep_freed_memory
 
 
 class StageCLI(LightningCLI):

@@ -1,4 +1,4 @@
-"""Memory that stays with the process."""
+"""Settings of the process."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import ctypes, resource
 if {keep}:
-    from pipeline.allocator import keep_freed_memory
+    from pipeline.process import keep_freed_memory
     keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
@@ -31,3 +31,16 @@ def test_what_was_freed_is_used_again_without_new_pages():
 
     assert faults(False) > 1000, "by default 64 MiB are given back to the system"
     assert faults(True) < 100
+
+
+def test_the_command_line_has_threads_wait_politely_before_torch_is_there():
+    program = """
+import os, sys
+from pipeline import cli
+assert "torch" not in sys.modules
+sys.argv = ["soundstorm", "--help"]
+cli.main()
+print(os.environ["GOMP_SPINCOUNT"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(done.stdout.splitlines()[-1]) < 100_000
