@@ -139,9 +139,9 @@ class WordErrors(Scorer):
         unheard = {self._key(items[row]): items[row] for row in scorable if self._key(items[row]) not in self._heard}
         originals = [item.original_continuation for item in unheard.values()]
         heard = self.recognizer.transcribe([*originals, *(items[row].continuation for row in scorable)])
-        if unheard:
-            # The systems' renderings of an utterance follow one another: only the last utterances need remembering.
-            self._heard = dict(zip(unheard, map(normalize, heard), strict=False))
+        # The systems' renderings of an utterance follow one another: only the utterances at hand need remembering.
+        remembered = {key: self._heard[key] for row in scorable if (key := self._key(items[row])) in self._heard}
+        self._heard = remembered | dict(zip(unheard, map(normalize, heard), strict=False))
         for row, transcript in zip(scorable, heard[len(originals) :], strict=True):
             reference = spoken_after_prompt(normalize(items[row].text), self._heard[self._key(items[row])])
             hypothesis = normalize(transcript)

@@ -89,6 +89,16 @@ def test_continuations_are_scored_against_the_end_of_the_text(make_item):
     assert script.calls == 6
 
 
+def test_a_batch_may_hold_utterances_heard_before_beside_new_ones(make_item):
+    script = Script({8 * 16_000: "red green blue", 5 * 16_000: "green blue"})
+    scorer = WordErrors(script, continuation=True)
+    scorer.score_batch([make_item()])
+    scores = scorer.score_batch([make_item(), make_item(id="b")])
+    assert [found.values["continuation_word_errors"] for found in scores] == [0, 0]
+    # Per rendering the clip and its continuation, per utterance the continuation of the original.
+    assert script.calls == 3 * 2 + 2
+
+
 def test_a_clip_that_ends_with_its_prompt_has_no_continuation(make_item):
     scorer = WordErrors(Script({3 * 16_000: "red"}), continuation=True)
     scores = scorer.score(make_item(make_item.tone(3), text="red green"))
