@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from pipeline.process import wait_politely
 
+STAGES = ("fit", "validate", "test", "predict")
 HELP = """usage: soundstorm <command> [options]      soundstorm <command> --help says more
 
 stages, each described by a YAML file (soundstorm fit -c configs/soundstorm/base.yaml):
@@ -30,6 +31,9 @@ def main(args: list[str] | None = None) -> None:
 
     Args:
         args: Command-line arguments; those of the process if None.
+
+    Raises:
+        ValueError: There is no such command.
     """
     wait_politely()
     arguments = sys.argv[1:] if args is None else args
@@ -37,6 +41,8 @@ def main(args: list[str] | None = None) -> None:
         print(HELP, end="")
     elif arguments[0] in COMMANDS:
         COMMANDS[arguments[0]](arguments[1:])
+    elif not arguments[0].startswith("-") and arguments[0] not in STAGES:
+        raise ValueError(f"there is no command {arguments[0]!r}: {', '.join([*STAGES, *COMMANDS])}")
     else:
         _check_files(arguments)
         from pipeline.stages import make_cli  # Lightning takes seconds to import

@@ -42,7 +42,7 @@ def generate(
             raise FileNotFoundError(f"{file}: there is no folder {file.parent}")
     synthesizer = SpeechSynthesizer.from_pretrained(model)
     chunks: list[Chunk] = []
-    with tqdm(unit="chunk", desc="Generating", file=sys.stderr) as bar:
+    with tqdm(unit="chunk", desc="Generating", file=sys.stderr, delay=0.5) as bar:
 
         def show(chunk: Chunk) -> None:
             chunks.append(chunk)

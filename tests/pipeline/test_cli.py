@@ -195,6 +195,11 @@ def test_help_names_every_command(capsys):
         assert f"\n  {command} " in help
 
 
+def test_an_unknown_command_is_answered_with_all_that_there_are():
+    with pytest.raises(ValueError, match="no command 'frobnicate': fit, .*generate"):
+        main(["frobnicate"])
+
+
 def test_published_takes_no_unknown_option(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["published", "--foo"])
