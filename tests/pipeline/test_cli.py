@@ -196,7 +196,7 @@ def test_help_names_every_command(capsys):
 
 
 def test_an_unknown_command_is_answered_with_all_that_there_are():
-    with pytest.raises(ValueError, match="no command 'frobnicate': fit, .*generate"):
+    with pytest.raises(ValueError, match=r"no command 'frobnicate': fit, .*generate"):
         main(["frobnicate"])
 
 
