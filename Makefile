@@ -11,7 +11,7 @@ endif
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: setup demo demo-fit train-small test check lock
+.PHONY: setup demo demo-fit tokens-small train-small comparison test check lock
 
 setup: $(VENV)/ready
 
@@ -28,24 +28,45 @@ demo: setup
 demo-fit: setup
 	$(BIN)/python -m pipeline.demo --fit
 
-# Trains the small system again, except for its codec, whose card says how. data/{train,heldout,test}.csv are manifests with
-# the columns path,text,speaker; no speaker is in two of them. What is done already is not done again.
+# The small system again, except for its codec, whose card says how. data/{train,heldout,test}.csv are manifests with the
+# columns path,text,speaker; no speaker is in two of them. What is done already is not done again.
 SOUNDSTORM := $(BIN)/soundstorm
+TEACHER := runs/semantic/whisper_base/tokenizer
 STUDENT := runs/semantic/distilled/tokenizer
-train-small: setup
+
+tokens-small: setup
 	@for split in train heldout test; do test -f data/$$split.csv || { echo "data/$$split.csv is missing"; exit 1; }; done
-	test -d runs/semantic/whisper_base/tokenizer || $(SOUNDSTORM) fit -c configs/semantic/whisper_base.yaml \
+	test -d $(TEACHER) || $(SOUNDSTORM) fit -c configs/semantic/whisper_base.yaml \
 	  --data.init_args.source datamodules.audio.AudioManifest --data.init_args.source.init_args.path data/train.csv
+	for split in train heldout test; do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
+	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split || exit 1; done
+
+train-small: tokens-small
 	test -d $(STUDENT) || $(SOUNDSTORM) fit -c configs/semantic/distilled.yaml
-	for split in train heldout test; do for set in small small_student; do \
-	  $(SOUNDSTORM) predict -c configs/tokenize/small.yaml --data.init_args.source.init_args.path data/$$split.csv \
-	  --trainer.callbacks.init_args.split $$split --trainer.callbacks.init_args.output_dir runs/tokens/$$set \
-	  $$(test $$set = small || echo --model.init_args.semantic.init_args.folder $(STUDENT)) || exit 1; done; done
+	for split in train heldout test; do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
+	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
+	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
+	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
 	for stage in small small_student; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
+
+# SoundStorm beside AudioLM and VALL-E: each of their stages sees the same frames, STEPS batches (a multiple of 200) of the same
+# tokens.
+STEPS ?= 4000
+comparison: tokens-small
+	for stage in soundstorm/small audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small; do \
+	  folder=$${stage%/small}; last=runs/$$(test $$folder = soundstorm && echo small || echo $$folder)/checkpoints/last.ckpt; \
+	  $(SOUNDSTORM) fit -c configs/$$stage.yaml --trainer.max_steps $(STEPS) \
+	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last) || exit 1; done
+	$(SOUNDSTORM) validate -c configs/soundstorm/small.yaml --ckpt_path runs/small/checkpoints/last.ckpt
+	for made in generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
+	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted; do \
+	  $(SOUNDSTORM) predict -c configs/$$made.yaml || exit 1; done
+	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
+	$(SOUNDSTORM) report runs/comparison/results --output runs/comparison/report
 
 test: setup
 	$(BIN)/python -m pytest -q

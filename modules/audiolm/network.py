@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from modules.layers import Transformer, pack, rotary_at, unpack
+from modules.layers import Transformer, linear, pack, rotary_at, unpack
 from modules.token_stage import TokenNetwork
 
 
@@ -93,7 +93,7 @@ class FlatTokenNetwork(TokenNetwork):
 
     def head(self, hidden: Tensor, level: int) -> Tensor:
         """Predict one token per row, ``[B, D] -> [B, C]``."""
-        return nn.functional.linear(hidden, self.head_weight[level], self.head_bias[level])
+        return linear(hidden, self.head_weight[level], self.head_bias[level])
 
     def prefix(self, condition: Tensor, codes: Tensor, lengths: Tensor, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lay out condition, begin vector and given codes.

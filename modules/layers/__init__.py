@@ -2,6 +2,7 @@
 
 from modules.layers.conformer import Conformer, ConformerBlock
 from modules.layers.continuation import Continuation, pack, unpack
+from modules.layers.linear import Linear, linear
 from modules.layers.rotary import apply_rotary, rotary_angles
 from modules.layers.transformer import KeyValueCache, Transformer, rotary_at
 
@@ -10,8 +11,10 @@ __all__ = [
     "ConformerBlock",
     "Continuation",
     "KeyValueCache",
+    "Linear",
     "Transformer",
     "apply_rotary",
+    "linear",
     "pack",
     "rotary_angles",
     "rotary_at",

@@ -6,11 +6,13 @@ norm of the original is a layer norm here, because batch statistics would let a 
 and on padding.
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from modules.layers.linear import Linear
 from modules.layers.rotary import apply_rotary, rotary_angles
 
 
@@ -20,10 +22,10 @@ class FeedForward(nn.Sequential):
     def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
         super().__init__(
             nn.LayerNorm(dim),
-            nn.Linear(dim, hidden_dim),
+            Linear(dim, hidden_dim),
             nn.SiLU(),
             nn.Dropout(dropout),
-            nn.Linear(hidden_dim, dim),
+            Linear(hidden_dim, dim),
             nn.Dropout(dropout),
         )
 
@@ -34,7 +36,7 @@ class SelfAttention(nn.Module):
     Args:
         dim: Model width D.
         num_heads: Attention heads; the head width ``dim / num_heads`` must be even.
-        dropout: Dropout on the attention weights and on the output.
+        dropout: Dropout on the output.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
@@ -44,8 +46,8 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.norm = nn.LayerNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.to_out = nn.Linear(dim, dim, bias=False)
+        self.to_qkv = Linear(dim, 3 * dim, bias=False)
+        self.to_out = Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """Attend over all valid frames.
@@ -61,7 +63,8 @@ class SelfAttention(nn.Module):
         q, k, v = rearrange(self.to_qkv(self.norm(x)), "b t (n h d) -> n b h t d", n=3, h=self.num_heads)
         q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
         mask = None if valid is None else valid[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        # No dropout of attention weights: on a CPU it would rule out the kernels that never hold all weights at once.
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out = self.to_out(rearrange(out, "b h t d -> b t (h d)"))
         return F.dropout(out, self.dropout, self.training)
 
@@ -82,10 +85,10 @@ class ConvolutionModule(nn.Module):
             raise ValueError(f"conv_kernel_size={kernel_size} must be odd, so that the padding is symmetric")
         inner = expansion * dim
         self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 2 * inner)
+        self.expand = Linear(dim, 2 * inner)
         self.depthwise = nn.Conv1d(inner, inner, kernel_size, padding=kernel_size // 2, groups=inner)
         self.inner_norm = nn.LayerNorm(inner)
-        self.project = nn.Linear(inner, dim)
+        self.project = Linear(inner, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
@@ -120,10 +123,10 @@ class ConformerBlock(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], valid: Tensor | None) -> Tensor:
         """Map frames to frames, ``[B, T, D] -> [B, T, D]``."""
-        x = x + 0.5 * self.ffn_in(x)
+        x = torch.add(x, self.ffn_in(x), alpha=0.5)
         x = x + self.attention(x, rotary, valid)
         x = x + self.convolution(x, valid)
-        x = x + 0.5 * self.ffn_out(x)
+        x = torch.add(x, self.ffn_out(x), alpha=0.5)
         return self.norm(x)
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from modules.layers.linear import Linear
 from modules.layers.rotary import apply_rotary
 
 Rotary = tuple[Tensor, Tensor]
@@ -95,10 +96,10 @@ class TransformerBlock(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.attention_norm = LevelNorm(dim, num_levels)
-        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.to_out = nn.Linear(dim, dim, bias=False)
+        self.to_qkv = Linear(dim, 3 * dim, bias=False)
+        self.to_out = Linear(dim, dim, bias=False)
         self.ffn_norm = LevelNorm(dim, num_levels)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(ffn_dim, dim))
+        self.ffn = nn.Sequential(Linear(dim, ffn_dim), nn.GELU(), nn.Dropout(dropout), Linear(ffn_dim, dim))
 
     def forward(
         self,

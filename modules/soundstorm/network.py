@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.layers import Conformer
+from modules.layers import Conformer, linear
 from modules.token_stage import TokenNetwork
 
 
@@ -128,7 +128,7 @@ class SoundStormNetwork(TokenNetwork):
         Returns:
             Logits, shape ``[..., C]``.
         """
-        return F.linear(hidden, self.head_weight[level], self.head_bias[level])
+        return linear(hidden, self.head_weight[level], self.head_bias[level])
 
     def forward(
         self, semantic: Tensor, codes: Tensor, level: Tensor, rows: Tensor, valid: Tensor | None = None
@@ -150,5 +150,7 @@ class SoundStormNetwork(TokenNetwork):
         order = levels.argsort(stable=True)
         counts = levels.bincount(minlength=self.num_quantizers).tolist()
         groups = hidden[order].split(counts)
-        logits = torch.cat([self.head(group, q) for q, group in enumerate(groups)])
+        # Unbound once: the gradient of each head_weight[q] would be a tensor of the size of all heads.
+        heads = zip(groups, self.head_weight.unbind(), self.head_bias.unbind(), strict=True)
+        logits = torch.cat([linear(group, weight, bias) for group, weight, bias in heads])
         return torch.empty_like(logits).index_copy(0, order, logits)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from modules.layers import Transformer, pack, rotary_at, unpack
+from modules.layers import Linear, Transformer, pack, rotary_at, unpack
 from modules.token_stage import TokenNetwork
 
 
@@ -62,9 +62,9 @@ class AutoregressiveNetwork(TokenNetwork):
             dim, num_layers, num_heads, ffn_dim, dropout, activation_checkpointing=activation_checkpointing
         )
         grouped = group_size > 1
-        self.group_in = nn.Linear(group_size * dim, dim) if grouped else nn.Identity()
-        self.group_out = nn.Linear(dim, group_size * dim) if grouped else nn.Identity()
-        self.head = nn.Linear(dim, codebook_size)
+        self.group_in = Linear(group_size * dim, dim) if grouped else nn.Identity()
+        self.group_out = Linear(dim, group_size * dim) if grouped else nn.Identity()
+        self.head = Linear(dim, codebook_size)
         nn.init.normal_(self.head.weight, std=dim**-0.5)
         nn.init.zeros_(self.head.bias)
 

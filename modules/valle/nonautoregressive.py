@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.layers import Transformer, rotary_at
+from modules.layers import Transformer, linear, rotary_at
 from modules.token_stage import TokenNetwork
 
 
@@ -105,7 +105,7 @@ class NonAutoregressiveNetwork(TokenNetwork):
     def head(self, hidden: Tensor, level: int) -> Tensor:
         """Predict the codes of one level, ``[..., D] -> [..., C]``."""
         first = level * self.codebook_size
-        return F.linear(hidden, self.code_embedding.weight[first : first + self.codebook_size], self.head_bias[level])
+        return linear(hidden, self.code_embedding.weight[first : first + self.codebook_size], self.head_bias[level])
 
     def forward(
         self, semantic: Tensor, codes: Tensor, lengths: Tensor, prompt_frames: Tensor, level: Tensor

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.layers import Linear
+
 
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution over time, then a pointwise two-layer network, added to the input.
@@ -21,8 +23,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.norm = nn.LayerNorm(dim)
-        self.up = nn.Linear(dim, expansion * dim)
-        self.down = nn.Linear(expansion * dim, dim)
+        self.up = Linear(dim, expansion * dim)
+        self.down = Linear(expansion * dim, dim)
         self.gain = nn.Parameter(torch.full((dim,), layer_scale))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from modules.codec.soundstream.convnext import ConvNeXtBlock
 from modules.codec.soundstream.networks import Decoder, Encoder
+from modules.layers import Linear
 
 
 def stft_frames(audio: Tensor, window: Tensor, hop_length: int) -> Tensor:
@@ -87,11 +88,11 @@ class SpectralEncoder(Encoder):
         self.latent_dim, self.dim, self.num_blocks = latent_dim, dim, num_blocks
         self.hop_length, self.n_fft, self.stft_hop, self.compression = hop_length, n_fft, stft_hop, compression
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        self.embed = nn.Linear(hop_length // stft_hop * 3 * (n_fft // 2 + 1), dim)
+        self.embed = Linear(hop_length // stft_hop * 3 * (n_fft // 2 + 1), dim)
         self.norm = nn.LayerNorm(dim)
         self.blocks = nn.Sequential(*[ConvNeXtBlock(dim) for _ in range(num_blocks)])
         self.final_norm = nn.LayerNorm(dim)
-        self.project = nn.Linear(dim, latent_dim)
+        self.project = Linear(dim, latent_dim)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Encode.
@@ -149,7 +150,7 @@ class SpectralDecoder(Decoder):
         self.norm = nn.LayerNorm(dim)
         self.blocks = nn.Sequential(*[ConvNeXtBlock(dim) for _ in range(num_blocks)])
         self.final_norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, hop_length // stft_hop * 3 * (n_fft // 2 + 1))
+        self.head = Linear(dim, hop_length // stft_hop * 3 * (n_fft // 2 + 1))
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode.
