@@ -11,7 +11,7 @@ endif
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: setup demo demo-fit tokens-small train-small comparison test check lock
+.PHONY: setup demo demo-fit tokens-small train-small comparison ablation test check lock
 
 setup: $(VENV)/ready
 
@@ -67,6 +67,16 @@ comparison: tokens-small
 	  $(SOUNDSTORM) predict -c configs/$$made.yaml || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
 	$(SOUNDSTORM) report runs/comparison/results --output runs/comparison/report
+
+# What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv.
+ablation: setup
+	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml
+	for schedule in configs/schedule/*.yaml; do name=$$(basename $$schedule .yaml); \
+	  $(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml --model.init_args.schedule $$schedule \
+	  --trainer.callbacks.init_args.system soundstorm-$$name \
+	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$$name || exit 1; done
+	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
+	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
 
 test: setup
 	$(BIN)/python -m pytest -q

@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from modules.batches import TokenBatch
@@ -119,6 +122,23 @@ class TokenStage(LightningModule, ABC):
         """
         self.token_card = read_card(self.trainer, self.network)
 
+    def configure_model(self) -> None:
+        """Shard parameters, gradients and optimizer states over the ranks under ``ModelParallelStrategy`` (FSDP2).
+
+        Raises:
+            ValueError: A callback averages weights, for which it would copy the sharded network; that is impossible.
+        """
+        if self.device_mesh is None or isinstance(self.network, FSDPModule):
+            return
+        if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # ty: ignore[missing-attribute]
+            raise ValueError(
+                "WeightAveraging copies the network, which FSDP2 cannot: take the callback out, or use ddp"
+            )
+        mesh = self.device_mesh["data_parallel"]
+        for block in self.network.trunk.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.network, mesh=mesh)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record which codec and semantic tokenizer the tokens came from."""
         checkpoint["token_card"] = self.token_card
@@ -178,7 +198,7 @@ class TokenStage(LightningModule, ABC):
         Lightning's own clipping refuses fused optimizers under mixed precision, although bf16 scales no gradient.
         """
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val or torch.inf)
-        self.log("train/grad_norm", norm)
+        self.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def read_card(trainer: Any, network: TokenNetwork) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""What all tests share. Those marked ``slow`` run only when asked for: ``python -m pytest -m slow``."""
 
 import os
 
@@ -7,6 +7,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modules.soundstorm import DecodingSchedule
 from modules.token_stage import TokenStage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -83,3 +84,32 @@ def test_what_is_trained_on_tokens_is_found():
 @pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if fits_a_token_stage(stage)])
 def test_training_on_tokens_goes_on_exactly_after_a_resume(name):
     assert len(callbacks(STAGES[name], "StepSeed")) == 1
+
+
+def test_the_ablation_evaluates_every_schedule():
+    schedules = {path.stem for path in (CONFIGS / "schedule").glob("*.yaml")}
+    assert schedules == set(STAGES["evaluate/ablation.yaml"]["data"]["init_args"]["systems"]) - {"reconstruction"}
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "schedule").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_schedule_departs_from_the_papers_where_its_name_says_so(path):
+    schedule = DecodingSchedule(**yaml.safe_load(path.read_text()))
+    changed = schedule != DecodingSchedule(iterations=[16] + [1] * 11)
+    assert changed == (path.stem not in ("level1-16", "finer-1"))
+    if (levels := path.stem.partition("-")[0]) in ("level1", "finer"):
+        assert schedule.iterations[levels == "finer"] == int(path.stem.partition("-")[2])
+
+
+@pytest.mark.parametrize("system", ["audiolm/coarse", "audiolm/fine", "valle/ar", "valle/nar"])
+def test_the_comparison_systems_see_the_frames_that_soundstorm_sees(system):
+    """The small presets differ in the network only."""
+    seen, expected = (
+        [
+            stage["trainer"]["max_steps"],
+            stage["model"]["init_args"]["lr_scheduler"],
+            stage["model"]["init_args"]["optimizer"],
+            stage["data"],
+        ]
+        for stage in (STAGES[f"{system}/small.yaml"], STAGES["soundstorm/small.yaml"])
+    )
+    assert seen == expected

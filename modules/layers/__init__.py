@@ -2,7 +2,7 @@
 
 from modules.layers.conformer import Conformer, ConformerBlock
 from modules.layers.continuation import Continuation, pack, unpack
-from modules.layers.linear import Linear, linear
+from modules.layers.matmul import Linear, linear
 from modules.layers.rotary import apply_rotary, rotary_angles
 from modules.layers.transformer import KeyValueCache, Transformer, rotary_at
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modules.layers.linear import Linear
+from modules.layers.matmul import Linear
 from modules.layers.rotary import apply_rotary, rotary_angles
 
 

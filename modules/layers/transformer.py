@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modules.layers.linear import Linear
+from modules.layers.matmul import Linear
 from modules.layers.rotary import apply_rotary
 
 Rotary = tuple[Tensor, Tensor]

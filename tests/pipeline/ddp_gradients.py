@@ -4,6 +4,7 @@ import copy
 
 import torch
 from lightning import Callback, Trainer
+from torch.distributed.tensor import DTensor
 
 from modules.soundstorm import SoundStorm
 
@@ -16,24 +17,30 @@ def gathered(value: object) -> list:
     return values
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
 class Recorder(Callback):
+    def setup(self, trainer: Trainer, module: SoundStorm, stage: str) -> None:
+        # Before it belongs to DDP, or is sharded.
+        self.network = copy.deepcopy(module.network)
+
     def on_train_batch_start(self, trainer: Trainer, module: SoundStorm, batch: tuple, batch_idx: int) -> None:
         if not batches:
             batches.extend(gathered(batch))
-            start.update({name: p.detach().clone() for name, p in module.network.named_parameters()})
+            start.update({name: whole(p) for name, p in module.network.named_parameters()})
 
     def on_before_optimizer_step(self, trainer: Trainer, module: SoundStorm, optimizer: object) -> None:
         if not gradients:
-            gradients.update({name: p.grad.clone() for name, p in module.network.named_parameters()})
+            gradients.update({name: whole(p.grad) for name, p in module.network.named_parameters()})
 
     def on_fit_end(self, trainer: Trainer, module: SoundStorm) -> None:
         if trainer.global_rank:
             return
         assert batches[0].ids != batches[1].ids, "each rank must have a batch of its own"
-        # A copy, because the network's own gradients are still DDP's.
-        module.network = copy.deepcopy(module.network)
+        module.network = self.network
         module.network.load_state_dict(start)
-        module.network.zero_grad()
         module.train()
         total, count = 0.0, 0
         for batch in batches:

@@ -154,9 +154,17 @@ def test_ema_weights_are_what_the_checkpoint_gives_to_later_stages(config):
     main(["predict", "-c", str(config), "--ckpt_path", "runs/tiny/checkpoints/last.ckpt"])
 
 
-def test_two_ranks_train_with_ema_as_one_rank_with_the_joint_batch(config, tmp_path):
-    """DDP with weight averaging runs, and its first steps are those of one process that sees both batches."""
-    edit(config, lambda c: c["trainer"]["callbacks"].extend([EMA, {"class_path": "ddp_gradients.Recorder"}]))
+FSDP2 = {
+    "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+    "init_args": {"data_parallel_size": 2, "tensor_parallel_size": 1, "save_distributed_checkpoint": False},
+}
+
+
+@pytest.mark.parametrize(("strategy", "averaging"), [("ddp", [EMA]), (FSDP2, [])], ids=["ddp with EMA", "fsdp2"])
+def test_two_ranks_train_as_one_rank_with_the_joint_batch(config, tmp_path, strategy, averaging):
+    """The gradients of the first step are those of one process that sees both batches."""
+    edit(config, lambda c: c["trainer"].update(strategy=strategy))
+    edit(config, lambda c: c["trainer"]["callbacks"].extend([*averaging, {"class_path": "ddp_gradients.Recorder"}]))
     here = Path(__file__).parent
     run = subprocess.run(
         [
@@ -167,7 +175,6 @@ def test_two_ranks_train_with_ema_as_one_rank_with_the_joint_batch(config, tmp_p
             "-c",
             str(config),
             "--trainer.devices=2",
-            "--trainer.strategy=ddp",
             "--trainer.max_steps=2",
         ],
         cwd=tmp_path,
