@@ -66,7 +66,8 @@ comparison: tokens-small
 	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted; do \
 	  $(SOUNDSTORM) predict -c configs/$$made.yaml || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
-	$(SOUNDSTORM) report runs/comparison/results --output runs/comparison/report
+	for system in soundstorm audiolm valle; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
+	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
 # What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv.
 ablation: setup

@@ -1,4 +1,4 @@
-"""Decoding and training of the paper's 354 M preset on one GPU: eager, compiled, CUDA graphs, fp32 and bf16.
+"""Decoding and training of the paper's 354 M preset on one GPU: eager, compiled, CUDA graphs; fp32, bf16 and FP8.
 
 python -m benchmarks.gpu --json runs/benchmarks/gpu.json
 python -m benchmarks.gpu --codec checkpoints/small-16k/codec        (milliseconds with the codec's decoder, too)
@@ -10,11 +10,14 @@ compared with those of eager fp32 under greedy decoding; bf16 may differ, and th
 import copy
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import PAPER, TINY, Shape, arguments, decode_flops, measure, peak_memory, report
 from benchmarks.train_step import Step
@@ -27,18 +30,61 @@ COMPILERS: dict[str, dict[str, Any] | None] = {
     "compile": {"dynamic": False},
     "compile + CUDA graphs": {"dynamic": False, "mode": "reduce-overhead"},
 }
+# Kernels of attention, each alone, in bfloat16 and eager; elsewhere torch chooses.
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cuDNN": SDPBackend.CUDNN_ATTENTION,
+    "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "matrix products": SDPBackend.MATH,
+}
 
 
-def decoders(network: SoundStormNetwork) -> dict[str, SoundStormNetwork]:
-    """Give the network under every type and compiler."""
+class Decoder(NamedTuple):
+    """One way to decode."""
+
+    network: Callable[[], SoundStormNetwork]
+    dtype: torch.dtype
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def decoders(network: SoundStormNetwork) -> dict[str, Decoder]:
+    """Give every way to run a network; copies are made when they are asked for."""
     made = {}
     for dtype in (torch.float32, torch.bfloat16):
         for name, settings in COMPILERS.items():
-            one = copy.deepcopy(network).to(dtype)
-            if settings is not None:
-                one.trunk.compile(**settings)
-            made[f"{str(dtype).removeprefix('torch.')}, {name}"] = one
+            made[f"{str(dtype).removeprefix('torch.')}, {name}"] = Decoder(
+                partial(_prepared, network, dtype, settings), dtype
+            )
+    for name, backend in ATTENTION.items():
+        around = partial(sdpa_kernel, backend)
+        made[f"bfloat16, eager, attention by {name}"] = Decoder(
+            partial(_prepared, network, torch.bfloat16, None), torch.bfloat16, around
+        )
+    for name in ("compile", "compile + CUDA graphs"):
+        made[f"FP8 products, {name}"] = Decoder(
+            partial(_prepared, network, torch.bfloat16, COMPILERS[name], fp8=True), torch.bfloat16
+        )
     return made
+
+
+def _prepared(
+    network: SoundStormNetwork, dtype: torch.dtype, settings: dict[str, Any] | None, fp8: bool = False
+) -> SoundStormNetwork:
+    """Copy a network to a type, its linear layers to FP8 where asked for, and compile its trunk.
+
+    Raises:
+        RuntimeError: FP8 needs torchao, which is not installed.
+    """
+    copied = copy.deepcopy(network).to(dtype)
+    if fp8:
+        try:
+            from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quantize_  # ty: ignore[import-not-found]
+        except ImportError as error:
+            raise RuntimeError("FP8 needs torchao: pip install torchao") from error
+        quantize_(copied.trunk, Float8DynamicActivationFloat8WeightConfig())
+    if settings is not None:
+        copied.trunk.compile(**settings)
+    return copied
 
 
 def decoding(shape: Shape, batches: list[int], repeats: int, codec: SoundStream | None) -> list[dict[str, Any]]:
@@ -46,29 +92,32 @@ def decoding(shape: Shape, batches: list[int], repeats: int, codec: SoundStream 
     device = torch.device("cuda")
     schedule = DecodingSchedule(iterations=(16,) + (1,) * (shape.num_quantizers - 1))
     greedy = DecodingSchedule(iterations=(1,) * shape.num_quantizers)
-    networks = decoders(shape.network().to(device).eval())
+    ways = decoders(shape.network().to(device).eval())
     rows = []
     for batch in batches:
         semantic = torch.randint(0, 1024, (batch, shape.frames), device=device)
         expected = None
-        for name, network in networks.items():
+        for name, way in ways.items():
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-
-            def run(network: SoundStormNetwork = network, semantic: Tensor = semantic) -> Tensor:
-                # Without this the outputs of CUDA graphs are overwritten by the next pass while still in use.
-                torch.compiler.cudagraph_mark_step_begin()
-                return decode(network, semantic, schedule=schedule)
-
             row: dict[str, Any] = {"what": f"decode, {name}, batch {batch}"}
             try:
-                codes = decode(network, semantic, schedule=greedy)
-                expected = codes if expected is None else expected
-                dtype = network.head_weight.dtype
-                timing = measure(run, device, dtype, repeats)
-                row = timing.row(row["what"], decode_flops(shape, schedule, batch))
-                row["tokens_ms"] = 1000 * timing.seconds
-                if codec is not None:
-                    row["with_codec_ms"] = 1000 * measure(with_codec(run, codec), device, dtype, repeats).seconds
+                network = way.network()
+
+                def run(network: SoundStormNetwork = network, semantic: Tensor = semantic) -> Tensor:
+                    # Without this the outputs of CUDA graphs are overwritten by the next pass while still in use.
+                    torch.compiler.cudagraph_mark_step_begin()
+                    return decode(network, semantic, schedule=schedule)
+
+                with way.around():
+                    codes = decode(network, semantic, schedule=greedy)
+                    expected = codes if expected is None else expected
+                    timing = measure(run, device, way.dtype, repeats)
+                    row = timing.row(row["what"], decode_flops(shape, schedule, batch))
+                    row["tokens_ms"] = 1000 * timing.seconds
+                    if codec is not None:
+                        timing = measure(with_codec(run, codec), device, way.dtype, repeats)
+                        row["with_codec_ms"] = 1000 * timing.seconds
                 row["codes_changed_greedy"] = (codes != expected).float().mean().item()
                 row["peak_gb"] = peak_memory(device)
             except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
