@@ -120,7 +120,7 @@ def decoding(shape: Shape, batches: list[int], repeats: int, codec: SoundStream 
                         row["with_codec_ms"] = 1000 * timing.seconds
                 row["codes_changed_greedy"] = (codes != expected).float().mean().item()
                 row["peak_gb"] = peak_memory(device)
-            except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+            except (RuntimeError, AssertionError) as error:  # out of memory is a RuntimeError
                 row["error"] = " ".join(str(error).split())[:120]
             print(row, flush=True)
             rows.append(row)
@@ -154,7 +154,7 @@ def training(shape: Shape, batch: int, repeats: int) -> list[dict[str, Any]]:
             row["mfu_of_measured_rate"] = 1 / row["times_bound"]
             row["frames_per_second"] = batch * shape.frames / timing.seconds
             row["peak_gb"] = peak_memory(device)
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
+        except (RuntimeError, AssertionError) as error:  # out of memory is a RuntimeError
             row["error"] = " ".join(str(error).split())[:120]
         print(row, flush=True)
         rows.append(row)

@@ -20,6 +20,7 @@ from datamodules.audio_hub import HuggingFaceAudio as HuggingFaceAudio
 from datamodules.audio_manifest import AudioManifest as AudioManifest
 from datamodules.audio_sources import AudioSource
 from datamodules.audio_sources import AudioSources as AudioSources
+from datamodules.evaluation_list import EvaluationList as EvaluationList
 from modules.batches import AudioBatch, Rejection
 
 _HEADER_THREADS = 8  # reading headers waits for the disk, and the disk serves several at once

@@ -1,6 +1,6 @@
 """Which utterances a stage works on: filters that count what they leave out, hold-out speakers, prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +185,26 @@ def find_partners(store: TokenStore, rows: np.ndarray, min_frames: int) -> np.nd
                 scores = mix(_PARTNER_STREAM, hash_text(targets[place]), hashes[others])
                 partners[place] = givers[others][scores.argmin()]
     return partners
+
+
+def find_listed(store: TokenStore, rows: np.ndarray, listed: Mapping[str, str], min_frames: int) -> np.ndarray:
+    """Find for each utterance the one that a list names as its prompt.
+
+    Args:
+        store: All utterances that may give a prompt.
+        rows: The utterances that need one, ``[N]``.
+        listed: Their ids, and the ids of their prompts.
+        min_frames: Shortest utterance that may give a prompt.
+
+    Returns:
+        int64 ``[N]``, the number of the prompt; -1 where it is not in the store or too short.
+    """
+    options = pc.SetLookupOptions(value_set=pa.array(sorted(set(listed.values())), type=pa.string()))
+    givers = np.flatnonzero(pc.call_function("is_in", [store.column("id")], options).to_numpy())
+    givers = givers[store.frames[givers] >= min_frames]
+    places = dict(zip(store.column("id").take(pa.array(givers)).to_pylist(), givers.tolist(), strict=True))
+    targets = store.column("id").take(pa.array(rows)).to_pylist()
+    return np.array([places.get(listed[target], -1) for target in targets], dtype=np.int64)
 
 
 def as_list(names: str | Sequence[str]) -> list[str]:

@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from datamodules.evaluation_list import read_pairs
 from datamodules.loaders import ResumableDataLoader
 from datamodules.samplers import BucketDataset, TokenBucketBatchSampler
-from datamodules.selection import Selection, UtteranceFilter, as_list, find_partners, held_out
+from datamodules.selection import Selection, UtteranceFilter, as_list, find_listed, find_partners, held_out
 from datamodules.token_card import TokenSetCard
 from datamodules.token_set import open_token_set, split_names
 from datamodules.token_store import TokenStore, load_common_card
@@ -45,7 +46,10 @@ class TokenDataModule(LightningDataModule):
         prompt_seconds: Length of the acoustic prompt in validation, test and predict: 3 in the paper, 0 for none. Test
             and predict leave out utterances that are not at least 1 s longer; validation gives them no prompt.
         prompt_source: ``same``: the utterance's own beginning is the prompt. ``other`` (test and predict only): the
-            beginning of another utterance of the speaker is put before the utterance.
+            beginning of another utterance of the speaker is put before the utterance. ``list`` (test and predict only):
+            the beginning of the utterance that ``prompt_list`` names.
+        prompt_list: A list of Seed-TTS or LibriSpeech-PC, see :class:`datamodules.evaluation_list.EvaluationList`: with
+            ``list``, its utterances are generated, and no others.
         bucket_frames: Batches are padded to a multiple of this: smaller pads less, larger has fewer distinct shapes.
             With 48, windows up to 30 s have 32 shapes and 4.5 % padding.
         cache_dir: Where memory-mappable copies of the token sets lie; ``None``: in each set's folder.
@@ -70,7 +74,8 @@ class TokenDataModule(LightningDataModule):
         validation_speakers: float = 0.0,
         predict: Selection | None = None,
         prompt_seconds: float = 0.0,
-        prompt_source: Literal["same", "other"] = "same",
+        prompt_source: Literal["same", "other", "list"] = "same",
+        prompt_list: str | None = None,
         bucket_frames: int = 48,
         cache_dir: str | None = None,
     ) -> None:
@@ -81,6 +86,8 @@ class TokenDataModule(LightningDataModule):
             raise ValueError(f"validation_speakers is {validation_speakers}; it is a fraction of the speakers, below 1")
         if prompt_seconds < 0:
             raise ValueError(f"prompt_seconds is {prompt_seconds}; it must not be negative")
+        if (prompt_source == "list") != (prompt_list is not None):
+            raise ValueError("prompt_source: list and prompt_list go together; set both, or neither")
         self.token_sets = as_list(token_sets)
         self.batch_frames = batch_frames
         self.max_seconds = max_seconds
@@ -93,6 +100,7 @@ class TokenDataModule(LightningDataModule):
         self.selection = predict or Selection()
         self.prompt_seconds = prompt_seconds
         self.prompt_source = prompt_source
+        self.prompt_list = prompt_list
         self.bucket_frames = bucket_frames
         self.cache_dir = cache_dir
         self._card: TokenSetCard | None = None
@@ -252,6 +260,16 @@ class TokenDataModule(LightningDataModule):
             chosen.keep(
                 chosen.store.frames[chosen.rows] >= prompt + least,
                 f"shorter than the prompt of {self.prompt_seconds:g} s + {MIN_TARGET_SECONDS:g} s",
+                name=True,
+            )
+        elif self.prompt_list is not None:
+            listed = {pair.target.id: pair.prompt.id for pair in read_pairs(self.prompt_list)}
+            chosen.keep(np.isin(chosen.take("id"), list(listed)), f"not to be spoken by {self.prompt_list}")
+            targets = chosen.rows
+            partners = find_listed(chosen.store, chosen.rows, listed, prompt)
+            chosen.keep(
+                partners >= 0,
+                f"whose prompt in {self.prompt_list} is missing or shorter than {self.prompt_seconds:g} s",
                 name=True,
             )
         elif prompt:

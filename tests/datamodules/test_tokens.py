@@ -277,6 +277,22 @@ def test_prompts_of_another_utterance_come_before_it_on_one_time_axis(folder, ca
         assert row["text"] == f"text of {name}"
 
 
+def test_prompts_of_a_list_are_those_it_names(folder, tmp_path, caplog):
+    list_file = tmp_path / "meta.lst"
+    list_file.write_text(
+        "x|p|d-one.wav|text|a-long.wav\nx|p|a-long.wav|text|b-only.wav\nx|p|d-tiny.wav|text|c-one.wav\n"
+    )
+    options = {"prompt_seconds": 3, "prompt_source": "list", "prompt_list": str(list_file)}
+    with caplog.at_level("INFO"):
+        predicted = rows(data(folder, "predict", **options).predict_dataloader())
+    assert "1 whose prompt in" in caplog.text
+    assert "c-one" in caplog.text
+    assert {name: int(row["codes"][0, 0]) // Q for name, row in predicted.items()} == {"a-long": 6, "b-only": 1}
+    assert (predicted["b-only"]["codes"][0, 150:] == Q * 3).all()
+    with pytest.raises(ValueError, match="prompt_list go together"):
+        data(folder, "predict", prompt_source="list")
+
+
 def test_no_prompt_leaves_nothing_out(folder):
     predicted = rows(data(folder, "predict").predict_dataloader())
     assert len(predicted) == 8
