@@ -5,7 +5,7 @@ from torch import Tensor
 
 from modules.audiolm.chunks import cut, join, slides
 from modules.audiolm.network import FlatTokenNetwork
-from modules.layers import Continuation
+from modules.layers import Caching, Continuation
 from modules.sampling import TokenSampling
 
 
@@ -18,7 +18,7 @@ def continue_codes(
     given: Tensor,
     noise: Tensor,
     sampling: TokenSampling,
-    cached: bool = True,
+    cached: Caching = True,
 ) -> Tensor:
     """Generate the target tokens of chunks one by one, frame after frame and level after level.
 
@@ -66,7 +66,7 @@ def generate_coarse(
     sampling: TokenSampling,
     chunk_frames: int = 500,
     overlap_frames: int = 150,
-    cached: bool = True,
+    cached: Caching = True,
 ) -> Tensor:
     """Generate coarse levels by slide-and-prompt: the last frames of a chunk prompt the next.
 
@@ -126,7 +126,7 @@ def generate_fine(
     sampling: TokenSampling,
     chunk_frames: int = 150,
     chunks_at_once: int = 64,
-    cached: bool = True,
+    cached: Caching = True,
 ) -> Tensor:
     """Generate fine levels in chunks side by side, all chunks of all rows in parallel.
 

@@ -5,6 +5,7 @@ import torch
 from modules.audiolm.decoding import generate_coarse, generate_fine
 from modules.audiolm.stages import AudioLMCoarse, AudioLMFine
 from modules.batches import GeneratedBatch, TokenBatch
+from modules.layers import Caching
 from modules.sampling import CategoricalSampling, TokenSampling, row_noise
 from modules.token_generator import StagedGenerator, evaluating
 
@@ -63,7 +64,7 @@ class AudioLM(StagedGenerator):
         self.chunks_at_once = chunks_at_once
 
     @torch.no_grad()
-    def generate(self, batch: TokenBatch, cached: bool = True) -> GeneratedBatch:
+    def generate(self, batch: TokenBatch, cached: Caching = True) -> GeneratedBatch:
         """Generate codes for the semantic tokens of a batch, after the prompts it gives.
 
         Args:

@@ -1,12 +1,13 @@
 """Blocks shared by the systems."""
 
 from modules.layers.conformer import Conformer, ConformerBlock
-from modules.layers.continuation import Continuation, pack, unpack
+from modules.layers.continuation import Caching, Continuation, pack, unpack
 from modules.layers.matmul import Linear, linear
 from modules.layers.rotary import apply_rotary, rotary_angles
 from modules.layers.transformer import KeyValueCache, Transformer, rotary_at
 
 __all__ = [
+    "Caching",
     "Conformer",
     "ConformerBlock",
     "Continuation",

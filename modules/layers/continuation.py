@@ -1,9 +1,15 @@
 """Rows of slots of different lengths for a causal Transformer: packed for training, continued slot by slot."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from modules.layers.transformer import KeyValueCache, Transformer, rotary_at
+from modules.layers.transformer import KeyValueCache, Rotary, Transformer, rotary_at
+
+# Whether keys and values are kept from slot to slot. "static" keeps them in shapes that never change: on a GPU each slot
+# is then one captured graph, launched at once.
+Caching = bool | Literal["static"]
 
 
 def pack(x: Tensor, positions: Tensor, valid: Tensor, at_end: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,7 +44,8 @@ class Continuation:
         positions: Positions of these slots, ``[B, L]``.
         valid: Which of them exist, bool ``[B, L]``.
         next_positions: Positions of the slots to come, ``[B, S]``.
-        cached: Whether keys and values are kept; otherwise all slots are computed anew each time (for comparison).
+        cached: Whether keys and values are kept, and how; otherwise all slots are computed anew each time (for
+            comparison).
 
     Attributes:
         hidden: Output at the last slot of each row, ``[B, D]``.
@@ -51,7 +58,7 @@ class Continuation:
         positions: Tensor,
         valid: Tensor,
         next_positions: Tensor,
-        cached: bool = True,
+        cached: Caching = True,
     ) -> None:
         self.trunk = trunk
         x, positions, _ = pack(x, positions, valid, at_end=True)
@@ -66,10 +73,13 @@ class Continuation:
         self.length = 0
         self._all = x[:, :0]
         self.hidden = self._feed(x)
+        self._step: _FixedStep | None = None
+        if cached == "static" and steps and self.cache is not None:
+            self._step = _FixedStep(trunk, self.cache, self.rotary, self.valid, x[:, -1])
 
     def append(self, x: Tensor) -> Tensor:
         """Add one slot ``[B, D]`` to each row; return the output at it, ``[B, D]``."""
-        self.hidden = self._feed(x[:, None])
+        self.hidden = self._feed(x[:, None]) if self._step is None else self._step(x)
         return self.hidden
 
     def _feed(self, x: Tensor) -> Tensor:
@@ -80,3 +90,53 @@ class Continuation:
         cos, sin = (angles[:, :, first : self.length] for angles in self.rotary)
         valid = None if self.valid is None else self.valid[:, : self.length]
         return self.trunk(x, (cos, sin), valid, cache=self.cache)[:, -1]
+
+
+class _FixedStep:
+    """One more slot per row, in shapes that never change: on a GPU, a graph captured once and launched per slot.
+
+    Args:
+        trunk: The Transformer.
+        cache: The slots so far, with room for those to come.
+        rotary: Angles of all slots.
+        valid: Which slots exist, those to come included, bool ``[B, S]``; None if all.
+        like: What a slot looks like, ``[B, D]``.
+    """
+
+    def __init__(
+        self, trunk: Transformer, cache: KeyValueCache, rotary: Rotary, valid: Tensor | None, like: Tensor
+    ) -> None:
+        self.trunk, self.cache, self.rotary, self.valid = trunk, cache, rotary, valid
+        self.x = torch.zeros_like(like)
+        self.slots = torch.arange(cache.capacity, device=like.device)
+        self.slot = torch.tensor([cache.length], device=like.device)
+        cache.slot = self.slot
+        self.graph: torch.cuda.CUDAGraph | None = None
+        if like.is_cuda:
+            # What these runs leave in the cache is at the slot that the first real one writes to.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self._compute()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.hidden = self._compute()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Add one slot ``[B, D]`` to each row; return the output at it, ``[B, D]``, there until the next call."""
+        self.x.copy_(x)
+        if self.graph is None:
+            self.hidden = self._compute()
+        else:
+            self.graph.replay()
+        self.slot += 1
+        return self.hidden
+
+    def _compute(self) -> Tensor:
+        angles = self.rotary[0].index_select(2, self.slot), self.rotary[1].index_select(2, self.slot)
+        seen = (self.slots <= self.slot)[None]
+        valid = seen if self.valid is None else self.valid & seen
+        self.cache.length = self.cache.capacity - 1
+        return self.trunk(self.x[:, None], angles, valid, cache=self.cache)[:, -1]

@@ -32,11 +32,16 @@ class KeyValueCache:
 
     Args:
         capacity: Most slots that a row will ever have.
+
+    Attributes:
+        slot: Where the next slot goes, int64 ``[1]``. While it is set, keys and values of all slots, also of those to
+            come, are handed out, so that shapes never change; what may be seen is for the caller to say.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
+        self.slot: Tensor | None = None
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +55,11 @@ class KeyValueCache:
             raise ValueError(f"{end} slots do not fit into a key-value cache of {self.capacity}")
         if layer == len(self._layers):
             shape = (*keys.shape[:2], self.capacity, keys.shape[3])
-            self._layers.append((keys.new_empty(shape), values.new_empty(shape)))
+            # Zeros: what is not seen is multiplied by 0, which does not make a number of what is none.
+            self._layers.append((keys.new_zeros(shape), values.new_zeros(shape)))
         all_keys, all_values = self._layers[layer]
+        if self.slot is not None:
+            return all_keys.index_copy_(2, self.slot, keys), all_values.index_copy_(2, self.slot, values)
         all_keys[:, :, self.length : end] = keys
         all_values[:, :, self.length : end] = values
         return all_keys[:, :, :end], all_values[:, :, :end]

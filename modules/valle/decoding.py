@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from modules.layers import Continuation
+from modules.layers import Caching, Continuation
 from modules.sampling import TokenSampling
 from modules.valle.autoregressive import AutoregressiveNetwork
 from modules.valle.nonautoregressive import NonAutoregressiveNetwork
@@ -18,7 +18,7 @@ def generate_first_level(
     prompt_frames: Tensor,
     noise: Tensor,
     sampling: TokenSampling,
-    cached: bool = True,
+    cached: Caching = True,
 ) -> Tensor:
     """Generate the first level, group of frames by group of frames.
 

@@ -3,6 +3,7 @@
 import torch
 
 from modules.batches import GeneratedBatch, TokenBatch
+from modules.layers import Caching
 from modules.sampling import CategoricalSampling, TokenSampling, row_noise
 from modules.token_generator import StagedGenerator, evaluating
 from modules.valle.decoding import fill_levels, generate_first_level
@@ -50,7 +51,7 @@ class VallE(StagedGenerator):
         self.sampling = sampling or CategoricalSampling()
 
     @torch.no_grad()
-    def generate(self, batch: TokenBatch, cached: bool = True) -> GeneratedBatch:
+    def generate(self, batch: TokenBatch, cached: Caching = True) -> GeneratedBatch:
         """Generate codes for the semantic tokens of a batch, after the prompts it gives.
 
         Args:

@@ -35,7 +35,8 @@ def make_system(temperatures=(0.8, 0.6), chunk=10, fine_chunk=6, **changes):
 @pytest.mark.parametrize("temperatures", [(0.0, 0.0), (0.8, 0.6)], ids=["greedy", "sampled"])
 def test_cached_decoding_is_uncached_decoding_token_for_token(temperatures, make_batch):
     system, batch = make_system(temperatures), make_batch(prompt=(4, 0, 3))
-    assert torch.equal(system.generate(batch).codes, system.generate(batch, cached=False).codes)
+    for cached in (False, "static"):
+        assert torch.equal(system.generate(batch).codes, system.generate(batch, cached=cached).codes)
 
 
 def test_greedy_decoding_takes_what_the_network_predicts_of_its_own_tokens(make_batch):

@@ -79,7 +79,7 @@ def test_packing_keeps_order_and_is_undone():
     assert pack(x, torch.arange(5).repeat(2, 1), valid, at_end=True)[1][1, -2:].tolist() == [2, 4]
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", [True, False, "static"])
 def test_a_continued_row_is_the_row_alone_and_in_one_piece(cached):
     """Rows with beginnings of 6, 2 and 4 slots, holes in them, are continued by 5 slots each."""
     trunk, counts = transformer(), (6, 2, 4)
