@@ -69,7 +69,7 @@ def main() -> None:
         soundstorm: Any = made["SoundStorm"]
         soundstorm.network.trunk.compile(dynamic=False, mode="reduce-overhead")
         for name in ("AudioLM", "VALL-E"):
-            generate[name] = partial(made[name].generate, cached="static")
+            generate[name] = partial(generate[name], cached="static")
     rows = []
     for seconds in options.seconds:
         batch, first = random_batch(CARD, seconds, 3.0, seed=0), None

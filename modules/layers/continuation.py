@@ -7,8 +7,8 @@ from torch import Tensor
 
 from modules.layers.transformer import KeyValueCache, Rotary, Transformer, rotary_at
 
-# Whether keys and values are kept from slot to slot. "static" keeps them in shapes that never change: on a GPU each slot
-# is then one captured graph, launched at once.
+# Whether keys and values are kept from slot to slot. "static" keeps them in shapes that never change: on a GPU each
+# slot is then one captured graph, launched at once.
 Caching = bool | Literal["static"]
 
 
