@@ -3,6 +3,7 @@
 from modules.evaluation.consistency import AcousticConsistency
 from modules.evaluation.consistency_training import ConsistencyEmbedding, ConsistencyTraining
 from modules.evaluation.detection import Detection, DetectionTraining
+from modules.evaluation.fidelity import Fidelity
 from modules.evaluation.items import SPLITS, EvaluationBatch, EvaluationItem, split_of
 from modules.evaluation.mel_distance import MelDistance
 from modules.evaluation.metrics import GroupedRatio
@@ -33,6 +34,7 @@ __all__ = [
     "EvaluationItem",
     "EvaluationModule",
     "FasterWhisperRecognizer",
+    "Fidelity",
     "GroupedRatio",
     "Measure",
     "MelDistance",

@@ -13,6 +13,7 @@ import transformers as hf
 from modules.evaluation import (
     DistillMos,
     FasterWhisperRecognizer,
+    Fidelity,
     Nisqa,
     OnnxVoiceEmbedding,
     ResemblyzerEmbedding,
@@ -29,6 +30,7 @@ from modules.evaluation import (
         (ResemblyzerEmbedding, "resemblyzer", "pip install resemblyzer"),
         (lambda: OnnxVoiceEmbedding("campplus.onnx"), "onnxruntime", "pip install onnxruntime"),
         (DistillMos, "distillmos", "pip install distillmos"),
+        (Fidelity, "pesq", "pip install pesq pystoi"),
     ],
 )
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch, make, package, remedy):
@@ -184,3 +186,45 @@ def test_distillmos_scores_the_whole_clip(monkeypatch, make_item):
     assert scorer.score(make_item()).values == {"distillmos": 4.25}
     assert scorer.score(make_item(torch.zeros(0))).problems == {"distillmos": "no audio"}
     assert scorer.identity()["revision"].startswith("xxh3:")
+
+
+@pytest.fixture
+def fidelity(monkeypatch):
+    """PESQ and STOI that say how long the two signals are, and whether they are one; PESQ fails on silence."""
+
+    def pesq(audio, original, rate, mode):
+        assert (rate, mode) == (16_000, "wb")
+        if not audio.any():
+            raise RuntimeError("No utterances detected")
+        return torch.tensor(4.5 if torch.equal(audio, original) else 2.0)
+
+    def stoi(audio, original, rate, extended):
+        assert (rate, extended, audio.shape) == (16_000, True, original.shape)
+        return torch.tensor(len(audio) / rate)
+
+    for name in ("pesq", "pystoi"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    functions = types.ModuleType("torchmetrics.functional.audio")
+    functions.perceptual_evaluation_speech_quality, functions.short_time_objective_intelligibility = pesq, stoi
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.audio", functions)
+    scorer = Fidelity()
+    scorer.load()
+    return scorer
+
+
+def test_a_codec_is_held_against_the_recording_without_the_prompt(fidelity, make_item):
+    recording = make_item.tone(4)
+    found = fidelity.score(make_item(audio=recording[:-100], original=recording, prompt_seconds=3.0, own_prompt=True))
+    assert found.values["pesq"] == 4.5
+    assert found.values["estoi"] == pytest.approx(1 - 100 / 16_000)
+    assert found.problems == {}
+
+
+def test_what_cannot_be_measured_is_said(fidelity, make_item):
+    silent = fidelity.score(make_item(audio=torch.zeros(16_000), original=make_item.tone(1), prompt_seconds=0.0))
+    assert math.isnan(silent.values["pesq"])
+    assert silent.values["estoi"] == 1.0
+    assert silent.problems == {"pesq": "No utterances detected"}
+    short = fidelity.score(make_item(audio=make_item.tone(0.2), prompt_seconds=0.0))
+    assert math.isnan(short.values["estoi"])
+    assert "less than 0.5 s" in short.problems["estoi"]
