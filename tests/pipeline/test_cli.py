@@ -160,7 +160,10 @@ FSDP2 = {
 }
 
 
-@pytest.mark.parametrize(("strategy", "averaging"), [("ddp", [EMA]), (FSDP2, [])], ids=["ddp with EMA", "fsdp2"])
+@pytest.mark.parametrize(
+    ("strategy", "averaging"),
+    [pytest.param("ddp", [EMA], id="ddp with EMA"), pytest.param(FSDP2, [], id="fsdp2", marks=pytest.mark.slow)],
+)
 def test_two_ranks_train_as_one_rank_with_the_joint_batch(config, tmp_path, strategy, averaging):
     """The gradients of the first step are those of one process that sees both batches."""
     edit(config, lambda c: c["trainer"].update(strategy=strategy))
