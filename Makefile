@@ -54,7 +54,7 @@ train-small: tokens-small
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
 
 # SoundStorm beside AudioLM and VALL-E: each of their stages sees the same frames, STEPS batches (a multiple of 200) of the same
-# tokens.
+# tokens. With CLIPS=24 only so many clips are rendered and evaluated.
 STEPS ?= 4000
 comparison: tokens-small
 	for stage in soundstorm/small audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small; do \
@@ -64,17 +64,19 @@ comparison: tokens-small
 	$(SOUNDSTORM) validate -c configs/soundstorm/small.yaml --ckpt_path runs/small/checkpoints/last.ckpt
 	for made in generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
 	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted; do \
-	  $(SOUNDSTORM) predict -c configs/$$made.yaml || exit 1; done
+	  $(SOUNDSTORM) predict -c configs/$$made.yaml \
+	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
 	for system in soundstorm audiolm valle; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
-# What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv.
+# What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv (or CLIPS of them).
 ablation: setup
-	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml
+	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml \
+	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 	for schedule in configs/schedule/*.yaml; do name=$$(basename $$schedule .yaml); \
 	  $(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml --model.init_args.schedule $$schedule \
-	  --trainer.callbacks.init_args.system soundstorm-$$name \
+	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) --trainer.callbacks.init_args.system soundstorm-$$name \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$$name || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
 	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
