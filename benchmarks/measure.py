@@ -118,7 +118,11 @@ class Timing(NamedTuple):
 
 
 def measure(
-    function: Callable[[], object], device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 5
+    function: Callable[[], object],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 5,
+    patience: float = 60.0,
 ) -> Timing:
     """Time a function, after one call to warm up.
 
@@ -127,13 +131,17 @@ def measure(
         device: Where it runs.
         dtype: Type whose matrix products are the measure.
         repeats: How often.
+        patience: Seconds after which what is slow is not repeated any more.
 
     Returns:
         The median over the repeats around which the machine was steady.
     """
     function()
-    seconds, rates = [], []
+    seconds: list[float] = []
+    rates: list[tuple[float, float]] = []
     for _ in range(repeats):
+        if sum(seconds) > patience:
+            break
         before = matmul_rate(device, dtype)
         synchronize(device)
         start = time.perf_counter()
@@ -144,9 +152,9 @@ def measure(
     best = max(max(pair) for pair in rates)
     kept = [i for i, pair in enumerate(rates) if min(pair) >= STEADY * best]
     if not kept:  # nowhere steady: the steadiest one, and the row says that all others went
-        kept = [max(range(repeats), key=lambda i: min(rates[i]))]
+        kept = [max(range(len(rates)), key=lambda i: min(rates[i]))]
     rate = statistics.median(sum(rates[i]) / 2 for i in kept)
-    return Timing(statistics.median(seconds[i] for i in kept), rate, len(kept), repeats - len(kept))
+    return Timing(statistics.median(seconds[i] for i in kept), rate, len(kept), len(rates) - len(kept))
 
 
 def peak_memory(device: torch.device) -> float:

@@ -4,6 +4,8 @@ import os
 
 # Before any import of a library that reads it: no test reaches a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests run side by side, and what they multiply is small: more threads would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
