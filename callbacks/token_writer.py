@@ -48,6 +48,7 @@ class TokenWriter(Callback):
         self._writer: TokenSetWriter | None = None
         self._num_frames = 0
         self._num_done = 0
+        self._num_rejected_before = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open the token set and have the datamodule leave out what it holds; the loaders are made after this."""
@@ -69,8 +70,11 @@ class TokenWriter(Callback):
         # No rank writes a shard before all have left this hook, so that all read the same ids here.
         done = done_ids(self.output_dir, self.split)
         self._num_done, self._num_frames = len(done), 0
+        self._num_rejected_before = 0
         if not self.retry_rejected:
-            done.update(rejection.id for rejection in read_rejected(self.output_dir, self.split))
+            rejected = {rejection.id for rejection in read_rejected(self.output_dir, self.split)} - done
+            self._num_rejected_before = len(rejected)
+            done |= rejected
         elif writer == 0:
             forget_rejected(self.output_dir, self.split)
         exclude(done)
@@ -127,9 +131,10 @@ class TokenWriter(Callback):
         counts = torch.tensor([writer.num_written, writer.num_rejected, self._num_frames], dtype=torch.float64)
         totals = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
         written, rejected, frames = (int(total) for total in totals)
-        hours = frames / writer.card.frame_rate / 3600
+        hours, before = frames / writer.card.frame_rate / 3600, self._num_rejected_before
         rank_zero_info(
             f"Token set {self.output_dir}, split {self.split}: {written} utterances ({hours:.2f} h) written, "
             f"{self._num_done} were there already, {rejected} rejected"
             + (f", see {writer.folder / 'rejected.jsonl'}" if rejected else "")
+            + (f"; {before} rejected earlier were not tried again (retry_rejected: true does)" if before else "")
         )

@@ -55,6 +55,8 @@ class AudioFolder(AudioSource):
                 text = one_line(listed.text.read_text(encoding="utf-8-sig", errors="replace"))
             except OSError as error:
                 problem = f"its transcript {listed.text} cannot be read ({error.strerror})"
+        if "\N{REPLACEMENT CHARACTER}" in text:
+            text, problem = "", "its transcript is not UTF-8; convert it, with iconv for instance"
         return Utterance(listed.id, listed.path, listed.speaker, text, problem=problem)
 
     def ids(self) -> Sequence[str]:

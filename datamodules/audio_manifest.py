@@ -9,6 +9,8 @@ from pathlib import Path
 
 from datamodules.audio_sources import AudioSource, Utterance, one_line, safe_id
 
+_OPTIONAL = ("text", "speaker")
+
 
 class AudioManifest(AudioSource):
     """The recordings that a ``.csv``, ``.tsv`` or ``.jsonl`` file lists, one per row.
@@ -16,8 +18,8 @@ class AudioManifest(AudioSource):
     Args:
         path: The manifest. Paths in it are relative to its folder.
         path_column: Column of the audio files.
-        text_column: Column of the transcripts; ``None`` if there is none.
-        speaker_column: Column of the speakers; ``None`` if there is none.
+        text_column: Column of the transcripts; ``None`` if there is none. A column ``text`` may be missing.
+        speaker_column: Column of the speakers; ``None`` if there is none. A column ``speaker`` may be missing.
         id_column: Column of the ids; ``None``: ``id`` where there is such a column, else the path without suffix.
         where: Take only rows with these values, for instance ``{source: librispeech}``.
         allow_outside: Accept absolute paths and paths that lead out of the manifest's folder.
@@ -62,13 +64,10 @@ class AudioManifest(AudioSource):
         utterances = []
         for line, row in read_manifest(manifest):
             for column in columns:
-                if column is not None and column not in row:
-                    raise ValueError(
-                        f"{manifest} line {line} has no {column!r}, only {sorted(row)}; "
-                        "name the columns, or set those that do not exist to null"
-                    )
+                if column is not None and column not in row and column not in _OPTIONAL:
+                    raise ValueError(f"{manifest} line {line} has no {column!r}, only {sorted(row)}; name the columns")
             own_id = row[self.id_column] if self.id_column else row.get("id")
-            values = {column: row[column] for column in columns if column is not None}
+            values = {column: row.get(column, "") for column in columns if column is not None}
             if all(values[column] == str(value) for column, value in self.where.items()):
                 utterances.append(self._utterance(manifest, line, values, own_id))
         if not utterances:

@@ -72,7 +72,8 @@ def test_says_what_was_done(speech, tmp_path, caplog):
     assert [line.split(": ")[1] for line in said] == [
         "9 utterances (0.00 h) written, 0 were there already, 2 rejected, see "
         + str(tmp_path / "set" / "rejected.jsonl"),
-        "0 utterances (0.00 h) written, 9 were there already, 0 rejected",
+        "0 utterances (0.00 h) written, 9 were there already, 0 rejected; 2 rejected earlier were not tried again "
+        "(retry_rejected",
     ]
 
 

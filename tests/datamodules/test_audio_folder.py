@@ -32,6 +32,18 @@ def test_transcripts_come_from_sidecars(tmp_path):
     assert [utterance.text for utterance in AudioFolder(str(tmp_path))] == ["Hello, wörld.", ""]
 
 
+def test_a_transcript_in_another_encoding_is_a_problem_and_never_read_wrongly(tmp_path):
+    write(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_bytes("café".encode("latin-1"))
+    write(tmp_path / "lists" / "b.wav")
+    write(tmp_path / "lists" / "c.wav")
+    (tmp_path / "lists" / "lists.trans.txt").write_bytes("b café\nc tea\n".encode("latin-1"))
+    a, b, c = AudioFolder(str(tmp_path))
+    assert "not UTF-8" in a.problem
+    assert "not UTF-8" in b.problem
+    assert (a.text, b.text, c.text, c.problem) == ("", "", "tea", "")
+
+
 def test_libritts_normalised_text_is_taken(tmp_path):
     folder = tmp_path / "14" / "208"
     write(folder / "14_208_000001_000000.wav")

@@ -37,6 +37,12 @@ def test_columns_can_be_named_or_absent(tmp_path):
     assert source[0][:4] == ("x__1", str(tmp_path / "a.wav"), "", "")
 
 
+def test_transcripts_and_speakers_may_be_missing_but_not_what_was_named(tmp_path):
+    assert manifest(tmp_path, "path\na.wav\n")[0][:4] == ("a", str(tmp_path / "a.wav"), "", "")
+    with pytest.raises(ValueError, match="line 2 has no 'txt', only \\['path'\\]"):
+        len(manifest(tmp_path, "path\na.wav\n", text_column="txt"))
+
+
 def test_a_column_of_ids_is_used_without_being_named(tmp_path):
     source = manifest(tmp_path, '{"path": "audio/a.flac", "id": 17, "text": null, "speaker": 4}', "m.jsonl")
     assert source[0][:4] == ("17", str(tmp_path / "audio/a.flac"), "4", "")
@@ -52,7 +58,6 @@ def test_rows_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m.csv", "path,text\na.wav,hi\n", r"m\.csv line 2 has no 'speaker', only \['path', 'text'\]"),
         ("m.csv", "path,text,speaker\na.wav,hi,ann\nb.wav,hi\n", r"m\.csv is bad at line 3: it does not have 3 values"),
         ("m.csv", "path,text,speaker\na.wav,hi,ann,more\n", r"m\.csv is bad at line 2: it does not have 3 values"),
         ("m.csv", "path,text,speaker\n,hi,ann\n", r"m\.csv line 2 names no file"),
