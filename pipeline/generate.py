@@ -40,6 +40,8 @@ def generate(
     for file in (out, picture):
         if file is not None and not file.parent.is_dir():
             raise FileNotFoundError(f"{file}: there is no folder {file.parent}")
+        if file is not None and file.resolve() in (source.resolve(), voice and voice.resolve()):
+            raise ValueError(f"{file} is the recording that is read; give another file to write")
     synthesizer = SpeechSynthesizer.from_pretrained(model)
     chunks: list[Chunk] = []
     with tqdm(unit="chunk", desc="Generating", file=sys.stderr, delay=0.5) as bar:

@@ -71,7 +71,7 @@ def decode(
         network: The network; it is run in evaluation mode, and left in the mode it was in.
         semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``.
         prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``; they come back unchanged.
-        lengths: Real frames per row, prompt included, ``[B]``; T if None.
+        lengths: Real frames per row, prompt included, ``[B]``; T if None. A prompt ends where its row does.
         schedule: Passes and choices; the paper's if None.
         seed: Seed of every row's own stream, or one per row. Rows with the same seed draw the same noise: give each its
             own to get different readings of the same tokens.
@@ -109,6 +109,8 @@ def _check(
     if semantic.ndim != 2 or semantic.is_floating_point():
         raise ValueError(f"semantic must be integers of shape [B, T], got {semantic.dtype} {tuple(semantic.shape)}")
     batch, width = semantic.shape
+    if not semantic.numel():
+        raise ValueError(f"semantic must hold at least one row and one frame, got {batch} x {width}")
     _check_ids("semantic", semantic, network.semantic_vocab_size)
     if len(schedule.iterations) != network.num_quantizers:
         raise ValueError(
@@ -124,9 +126,11 @@ def _check(
             )
         _check_ids("prompt", prompt, network.codebook_size)
         prompt_width = prompt.shape[2]
-    length = [width] * batch if lengths is None else [int(n) for n in lengths]
-    start = [min(prompt_width, n) for n in length] if prompt_lengths is None else [int(n) for n in prompt_lengths]
-    seeds = [int(seed)] * batch if isinstance(seed, int) else [int(s) for s in seed]
+    length = [width] * batch if lengths is None else _integers("lengths", lengths)
+    start = [min(prompt_width, n) for n in length]
+    if prompt_lengths is not None:
+        start = _integers("prompt_lengths", prompt_lengths)
+    seeds = [seed] * batch if isinstance(seed, int) else _integers("seed", seed)
     for name, values in (("lengths", length), ("prompt_lengths", start), ("seed", seeds)):
         if len(values) != batch:
             raise ValueError(f"{name} has {len(values)} entries for a batch of {batch}")
@@ -137,7 +141,17 @@ def _check(
             raise ValueError(
                 f"row {b}: a prompt of {p} frames does not fit into {n} frames, of which {prompt_width} given"
             )
+    for s in seeds:
+        if not -(2**63) <= s < 2**64:
+            raise ValueError(f"seed {s} does not fit into 64 bits")
     return length, start, seeds
+
+
+def _integers(name: str, values: Sequence[int] | Tensor) -> list[int]:
+    listed = values.tolist() if isinstance(values, Tensor) else list(values)
+    if any(not isinstance(value, int) for value in listed):
+        raise ValueError(f"{name} must be whole numbers, one per row, got {values}")
+    return listed
 
 
 def _check_ids(name: str, ids: Tensor, size: int) -> None:

@@ -45,6 +45,10 @@ class SoundStormNetwork(TokenNetwork):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        sizes = {"num_layers": num_layers, "num_quantizers": num_quantizers, "codebook_size": codebook_size}
+        for name, size in (sizes | {"semantic_vocab_size": semantic_vocab_size}).items():
+            if size < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
         self.dim, self.num_layers, self.num_heads, self.ffn_dim = dim, num_layers, num_heads, ffn_dim
         self.conv_kernel_size, self.conv_expansion, self.dropout = conv_kernel_size, conv_expansion, dropout
         self.num_quantizers = num_quantizers

@@ -64,8 +64,8 @@ class DecodingSchedule:
         Raises:
             ValueError: A setting is out of its range.
         """
-        if not self.iterations or any(i < 1 for i in self.iterations):
-            raise ValueError(f"iterations={tuple(self.iterations)}: each level needs at least 1")
+        if not self.iterations or any(not isinstance(i, int) or i < 1 for i in self.iterations):
+            raise ValueError(f"iterations={tuple(self.iterations)}: each level needs a whole number, at least 1")
         for name, holds, wanted in (
             ("temperature", self.temperature > 0, "be positive; for greedy decoding set iterations to 1 per level"),
             ("choice_temperature", self.choice_temperature >= 0, "not be negative"),

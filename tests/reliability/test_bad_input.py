@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "sizes that differ from the data's": (
         ["fit", "-c", "fit.yaml", "--model.init_args.network.init_args.codebook_size=99"],
-        "set model.init_args.network.init_args.codebook_size=16",
+        "set codebook_size=16 in the init_args of the network",
     ),
     "no such token set": (["fit", "-c", "fit.yaml", *TOKENS, "--data.init_args.token_sets=nowhere"], "nowhere is no"),
     "folder that is no token set": (
@@ -112,6 +112,14 @@ COMMANDS = {
         ],
         "top_p=2.0 must lie in (0, 1]",
     ),
+    "recording in the place of the output": (
+        ["generate", "--model=none", "--source=short.wav", "--out=./short.wav"],
+        "short.wav is the recording that is read",
+    ),
+    "network without layers": (
+        ["fit", "-c", "fit.yaml", "--model.init_args.network.init_args.num_layers=0"],
+        "num_layers=0 must be at least 1",
+    ),
     "results folder without results": (["report", "empty"], "empty"),
 }
 
@@ -122,6 +130,7 @@ QUICK = {
     "config that is no YAML",
     "unknown option",
     "unknown class",
+    "recording in the place of the output",
     "no such token set",
     "pickle instead of a checkpoint",
 }

@@ -270,7 +270,11 @@ def test_dropout_plays_no_part():
         ({"lengths": torch.tensor([8, 8])}, "lengths has 2 entries for a batch of 1"),
         ({"prompt_lengths": torch.tensor([3])}, "row 0: a prompt of 3 frames does not fit"),
         ({"schedule": DecodingSchedule()}, "iterations for 12 levels, the network has 4"),
+        ({"semantic": torch.zeros(0, 8, dtype=torch.int64)}, "at least one row and one frame, got 0 x 8"),
+        ({"lengths": torch.tensor([7.5])}, "lengths must be whole numbers"),
         ({"seed": [1, 2]}, "seed has 2 entries"),
+        ({"seed": "one"}, "seed must be whole numbers"),
+        ({"seed": 2**70}, "does not fit into 64 bits"),
     ],
 )
 def test_impossible_input_is_named(network, change, named):
