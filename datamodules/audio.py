@@ -208,8 +208,11 @@ class AudioDataModule(LightningDataModule):
         first: dict[str, int] = {}
         for index, id in enumerate(self._ids):
             if (other := first.setdefault(id, index)) != index:
+                one, another = self.source[other].path, self.source[index].path
+                if one == another:
+                    raise ValueError(f"{one} is listed twice; delete one of the lines, or give each an id of its own")
                 raise ValueError(
-                    f"{self.source[other].path} and {self.source[index].path} have the same id {id!r}; "
+                    f"{one} and {another} have the same id {id!r}; "
                     "rename one, or list them in a manifest with a column of ids"
                 )
         for id in self._ids:

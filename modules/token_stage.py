@@ -26,7 +26,8 @@ class TokenNetwork(nn.Module, ABC):
     codebook_size: int
     semantic_vocab_size: int
     dim: int
-    trained = False  # whether the weights were read from where somebody published them
+    # Identities of the codec and the semantic tokenizer of the tokens it was trained on; None for random weights.
+    trained_on: dict[str, Any] | None = None
     trunk: Any  # what lies between: a Conformer, or a Transformer
 
     @torch.no_grad()
@@ -101,7 +102,7 @@ class TokenStage(LightningModule, ABC):
     @property
     def has_weights(self) -> bool:
         """Whether the network came with its weights."""
-        return self.network.trained
+        return self.network.trained_on is not None
 
     @abstractmethod
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
@@ -121,6 +122,20 @@ class TokenStage(LightningModule, ABC):
             ValueError: The card of the token set and the network differ.
         """
         self.token_card = read_card(self.trainer, self.network)
+
+    def on_fit_start(self) -> None:
+        """From here on the network learns these tokens, whichever it knew before."""
+        self.network.trained_on = self.token_card
+
+    def on_validation_start(self) -> None:
+        """Refuse tokens of another codec or semantic tokenizer than those the network was trained on.
+
+        Raises:
+            ValueError: They differ.
+        """
+        check_cards(self.network.trained_on, self.token_card)
+
+    on_test_start = on_predict_start = on_validation_start
 
     def configure_model(self) -> None:
         """Shard parameters, gradients and optimizer states over the ranks under ``ModelParallelStrategy`` (FSDP2).
@@ -150,6 +165,7 @@ class TokenStage(LightningModule, ABC):
             ValueError: They differ.
         """
         check_cards(checkpoint.get("token_card"), self.token_card)
+        self.network.trained_on = checkpoint.get("token_card")
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Cross-entropy, averaged over the tokens of the global batch."""
@@ -228,7 +244,7 @@ def read_card(trainer: Any, network: TokenNetwork) -> dict[str, Any] | None:
 
 
 def check_cards(trained: dict[str, Any] | None, given: dict[str, Any] | None) -> None:
-    """Compare what made the tokens of a checkpoint's training with what made those at hand, where both are known.
+    """Compare what made the tokens of a network's training with what made those at hand, where both are known.
 
     Raises:
         ValueError: They differ; the part that does is named.
@@ -238,8 +254,8 @@ def check_cards(trained: dict[str, Any] | None, given: dict[str, Any] | None) ->
     for part in ("codec", "semantic"):
         if trained[part] != given[part]:
             raise ValueError(
-                f"the checkpoint was trained on tokens of the {part} {trained[part]}, this token set holds tokens "
-                f"of {given[part]}: tokenize the audio with the former, or take another checkpoint"
+                f"the network was trained on tokens of the {part} {trained[part]}, this token set holds tokens "
+                f"of {given[part]}: tokenize the audio with the former, or take another network"
             )
 
 

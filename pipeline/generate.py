@@ -30,8 +30,8 @@ def generate(
             the end.
 
     Raises:
-        ValueError: A file cannot be used, or the format is unknown.
-        FileNotFoundError: The system or the folder to write to does not exist.
+        ValueError: A file cannot be used, would be overwritten, or its format is unknown.
+        FileNotFoundError: The system, a recording or the folder to write to does not exist.
         OSError: The disk is full.
     """
     audio_format(out)  # to know before the work whether it can be written
@@ -42,6 +42,9 @@ def generate(
             raise FileNotFoundError(f"{file}: there is no folder {file.parent}")
         if file is not None and file.resolve() in (source.resolve(), voice and voice.resolve()):
             raise ValueError(f"{file} is the recording that is read; give another file to write")
+    for file in (source, voice):
+        if file is not None and not file.is_file():
+            raise FileNotFoundError(f"{file}: there is no such file")
     synthesizer = SpeechSynthesizer.from_pretrained(model)
     chunks: list[Chunk] = []
     with tqdm(unit="chunk", desc="Generating", file=sys.stderr, delay=0.5) as bar:

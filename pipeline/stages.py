@@ -15,7 +15,7 @@ class StageCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Say how the command is used in a line: all options, which ``--help`` lists, are more than a screen."""
-        return super().init_parser(usage="%(prog)s [-c CONFIG] [options]", **kwargs)
+        return super().init_parser(usage="soundstorm <command> [-c CONFIG] [options]", **kwargs)
 
     def _parse_ckpt_path(self) -> None:
         """Do not read a checkpoint for hyper-parameters: there are none, and reading it twice takes time."""

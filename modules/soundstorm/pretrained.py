@@ -63,7 +63,7 @@ def load_network(folder: str | Path) -> TrainedNetwork:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{Path(folder) / WEIGHTS_FILE} is of another network ({error})") from None
-    network.trained = True
+    network.trained_on = tokens
     return TrainedNetwork(network.eval(), tokens)
 
 

@@ -64,8 +64,9 @@ class DecodingSchedule:
         Raises:
             ValueError: A setting is out of its range.
         """
-        if not self.iterations or any(not isinstance(i, int) or i < 1 for i in self.iterations):
-            raise ValueError(f"iterations={tuple(self.iterations)}: each level needs a whole number, at least 1")
+        listed = isinstance(self.iterations, Sequence) and len(self.iterations) > 0
+        if not listed or any(not isinstance(i, int) or i < 1 for i in self.iterations):
+            raise ValueError(f"iterations={self.iterations!r} must give each level a whole number, at least 1")
         for name, holds, wanted in (
             ("temperature", self.temperature > 0, "be positive; for greedy decoding set iterations to 1 per level"),
             ("choice_temperature", self.choice_temperature >= 0, "not be negative"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from datamodules.synthetic import SyntheticTokenDataModule
 from modules.soundstorm import SoundStormNetwork
 from modules.soundstorm.pretrained import TrainedNetwork, save_network
 from pipeline.cli import COMMANDS, console, main
@@ -231,12 +232,21 @@ def test_random_weights_are_not_used(config, command):
         main([command, "-c", str(config)])
 
 
-def test_a_published_network_needs_no_checkpoint(config):
+def test_a_published_network_needs_no_checkpoint_but_the_tokens_it_knows(config):
     network = SoundStormNetwork(dim=16, num_layers=1, num_heads=2, ffn_dim=32, **SIZES)
-    save_network(TrainedNetwork(network, {"codec": {}, "semantic": {}}), "network")
+    card = SyntheticTokenDataModule(**SIZES).card
+    tokens = {"codec": dict(card.codec), "semantic": dict(card.semantic)}
     folder = {"class_path": "modules.soundstorm.pretrained.pretrained_network", "init_args": {"folder": "network"}}
     edit(config, lambda content: content["model"]["init_args"].update(network=folder))
+    save_network(TrainedNetwork(network, tokens), "network")
     main(["predict", "-c", str(config)])
+    save_network(TrainedNetwork(network, tokens | {"semantic": {"name": "another"}}), "network")
+    for command in ("predict", "validate"):
+        with pytest.raises(ValueError, match="network was trained on tokens of the semantic {'name': 'another'}"):
+            main([command, "-c", str(config)])
+    # Training goes on with other tokens, which from then on are the network's own.
+    main(["fit", "-c", str(config)])
+    main(["predict", "-c", str(config), "--ckpt_path", "runs/tiny/checkpoints/last.ckpt"])
 
 
 def test_the_remedy_is_said_and_not_only_the_cause(config, monkeypatch):

@@ -53,6 +53,7 @@ def folder(tmp_path, monkeypatch):
     Path("nothing.wav").write_bytes(b"")
     Path("noise.wav").write_bytes(b"RIFF but no more")
     Path("twice.csv").write_text("id,path\na,quiet/a.wav\na,quiet/b.wav\n")
+    Path("doubled.csv").write_text("path\nquiet/a.wav\nquiet/a.wav\n")
     Path("outside.csv").write_text("path\n../../secret.wav\n")
     Path("ragged.csv").write_text("path,text\na.wav,b,c\n")
     Path("columns.csv").write_text("file\na.wav\n")
@@ -212,8 +213,12 @@ CALLS = {
     "manifest: broken JSON": (manifest("bad.jsonl"), "bad.jsonl is bad at line 2"),
     "manifest: a path that leads out": (manifest("outside.csv"), "outside the manifest's folder"),
     "manifest: an id that comes twice": (
-        lambda: AudioDataModule(AudioManifest("twice.csv", text_column=None, speaker_column=None)).setup("predict"),
+        lambda: AudioDataModule(AudioManifest("twice.csv")).setup("predict"),
         "the same id 'a'",
+    ),
+    "manifest: a line that comes twice": (
+        lambda: AudioDataModule(AudioManifest("doubled.csv")).setup("predict"),
+        "quiet/a.wav is listed twice",
     ),
     "token set: newer format": (lambda: card(format_version=9), "update the software"),
     "token set: card lacks a field": (lambda: card(extra=1), "make the token set anew"),

@@ -52,6 +52,7 @@ def test_remasking_touches_each_token_once_at_most(n, passes, fraction):
         {"iterations": ()},
         {"iterations": (4, 0)},
         {"iterations": (1.5, 1)},
+        {"iterations": 16},
         {"temperature": 0},
         {"choice_temperature": -1},
         {"top_k": -1},
