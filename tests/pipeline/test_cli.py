@@ -242,7 +242,7 @@ def test_a_published_network_needs_no_checkpoint_but_the_tokens_it_knows(config)
     main(["predict", "-c", str(config)])
     save_network(TrainedNetwork(network, tokens | {"semantic": {"name": "another"}}), "network")
     for command in ("predict", "validate"):
-        with pytest.raises(ValueError, match="network was trained on tokens of the semantic .*another"):
+        with pytest.raises(ValueError, match=r"network was trained on tokens of the semantic .*another"):
             main([command, "-c", str(config)])
     # Training goes on with other tokens, which from then on are the network's own.
     main(["fit", "-c", str(config)])
