@@ -82,7 +82,7 @@ ablation: setup
 	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.xdist_group("resume")  # the runs that all tests look at are made once
-
 HERE = Path(__file__).parent
 FAST, SLOW = ["workers", "ranks", "term"], ["adamw", "muon", "ranks-workers", "accumulate", "term-ranks"]
 
