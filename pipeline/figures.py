@@ -16,8 +16,11 @@ from pipeline.table import measure_cell
 from pipeline.timings import Speed
 
 # Told apart in print and by the colour-blind; systems beyond them repeat the colours with other markers.
-COLORS = ("#4d4d4d", "#e08e0b", "#1f6fb4", "#c2334d", "#3a8f5c", "#7a4fa3")
-MARKERS = "os^Dvp"
+COLORS = (
+    *("#4d4d4d", "#e08e0b", "#1f6fb4", "#c2334d", "#3a8f5c"),
+    *("#7a4fa3", "#8a5a2b", "#2bb5c4", "#e07bb5", "#98a832"),
+)
+MARKERS = "os^DvpP*Xh"
 PAPER_RTF = 0.017  # of 30 s on a TPU v4, decoding to audio included
 QUALITY = ("dnsmos_ovrl", "nisqa_mos", "distillmos")  # measures that can stand for the paper's estimate of quality
 SWEEP_TITLES = {"level1": "iterations at level 1", "finer": "iterations at each finer level"}
