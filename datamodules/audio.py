@@ -20,6 +20,7 @@ from datamodules.audio_hub import HuggingFaceAudio as HuggingFaceAudio
 from datamodules.audio_manifest import AudioManifest as AudioManifest
 from datamodules.audio_sources import AudioSource
 from datamodules.audio_sources import AudioSources as AudioSources
+from datamodules.audio_sources import SpeedPerturbation as SpeedPerturbation
 from datamodules.evaluation_list import EvaluationList as EvaluationList
 from modules.batches import AudioBatch, Rejection
 
@@ -199,8 +200,9 @@ class AudioDataModule(LightningDataModule):
             return np.fromiter(pool.map(self._seconds, indices), dtype=np.float64, count=len(indices))
 
     def _seconds(self, index: int) -> float:
+        utterance = self.source[int(index)]
         try:
-            return audio_seconds(self.source[int(index)].file)
+            return audio_seconds(utterance.file) / utterance.speed
         except UnusableAudio:
             return 0.0  # reading it will say why
 
@@ -301,7 +303,7 @@ class _AudioDataset(Dataset):
         try:
             if utterance.problem:
                 raise UnusableAudio(utterance.problem)
-            audio = self.reader(utterance.file, part, num_parts)
+            audio = self.reader(utterance.file, part, num_parts, utterance.speed)
         except UnusableAudio as error:
             return Rejection(id, utterance.path, str(error))
         return _Clip(id, audio, utterance.speaker, utterance.text if num_parts == 1 else "", utterance.path)

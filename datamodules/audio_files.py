@@ -42,13 +42,14 @@ class AudioReader:
     max_seconds: float = 60.0
     silence_threshold: float = 1e-4
 
-    def __call__(self, file: Path | BytesIO, part: int = 0, num_parts: int = 1) -> Tensor:
+    def __call__(self, file: Path | BytesIO, part: int = 0, num_parts: int = 1, speed: float = 1.0) -> Tensor:
         """Read a recording, or one of ``num_parts`` consecutive parts of equal length, by seeking.
 
         Args:
             file: The file, or its content.
             part: Which part, from 0.
             num_parts: How many parts the recording is divided into.
+            speed: To play it at; pitch changes along.
 
         Returns:
             Mono audio in [-1, 1], float32, shape ``[N]``: channels are averaged; what is louder than full scale (float
@@ -60,7 +61,7 @@ class AudioReader:
         with _open(file) as sound:
             start, stop = sound.frames * part // num_parts, sound.frames * (part + 1) // num_parts
             wanted = stop - start
-            self._check_length(wanted / sound.samplerate)
+            self._check_length(wanted / (speed * sound.samplerate))
             try:
                 sound.seek(start)
                 samples = sound.read(wanted, dtype="float32", always_2d=True)
@@ -71,7 +72,7 @@ class AudioReader:
                 raise UnusableAudio(
                     f"is cut off: {len(samples) / sound.samplerate:.2f} of {wanted / sound.samplerate:.2f} s are there"
                 )
-            return torch.from_numpy(self._prepare(samples, sound.samplerate))
+            return torch.from_numpy(self._prepare(samples, speed * sound.samplerate))
 
     def _check_length(self, seconds: float) -> None:
         if seconds < self.min_seconds:
@@ -82,7 +83,7 @@ class AudioReader:
                 "set segment_seconds to read it in parts"
             )
 
-    def _prepare(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    def _prepare(self, samples: np.ndarray, sample_rate: float) -> np.ndarray:
         if not np.isfinite(samples).all():
             raise UnusableAudio("holds samples that are NaN or infinite")
         audio = samples.mean(axis=1)
@@ -94,7 +95,7 @@ class AudioReader:
             try:
                 audio = soxr.resample(audio, sample_rate, self.sample_rate, quality="HQ")
             except (RuntimeError, ValueError) as error:
-                raise UnusableAudio(f"cannot be resampled from {sample_rate} Hz ({_one_line(error)})") from None
+                raise UnusableAudio(f"cannot be resampled from {sample_rate:g} Hz ({_one_line(error)})") from None
         return np.ascontiguousarray(audio / max(1.0, np.abs(audio).max()), dtype=np.float32)
 
 

@@ -198,7 +198,7 @@ class RenderingDataset(Dataset):
         try:
             if utterance.problem:
                 raise UnusableAudio(utterance.problem)
-            original = audio = self.read_recording(utterance.file)
+            original = audio = self.read_recording(utterance.file, speed=utterance.speed)
             if row is not None and folder is not None:
                 path = str(folder / row.path)
                 audio = self.read_rendering(folder / row.path)

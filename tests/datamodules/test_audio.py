@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from datamodules.audio import AudioDataModule, AudioFolder, AudioManifest, UnrepeatedSampler
+from datamodules.audio import AudioDataModule, AudioFolder, AudioManifest, SpeedPerturbation, UnrepeatedSampler
 from modules.batches import AudioBatch
 
 
@@ -204,3 +204,36 @@ def test_ranks_share_indices_without_repeating_any(count, world_size):
     shares = [list(UnrepeatedSampler(range(count), rank, world_size)) for rank in range(world_size)]
     assert sorted(index for share in shares for index in share) == list(range(count))
     assert [len(UnrepeatedSampler(range(count), rank, world_size)) for rank in range(world_size)] == [*map(len, shares)]
+
+
+def test_speed_perturbation_makes_new_voices_of_each_recording(tmp_path):
+    time = np.arange(16000) / 16000
+    (tmp_path / "ann").mkdir()
+    soundfile.write(tmp_path / "ann" / "one.wav", 0.5 * np.sin(2 * np.pi * 400 * time), 16000)
+    perturbed = SpeedPerturbation(AudioFolder(str(tmp_path), speaker_level=1), [1.0, 1.25])
+    assert list(perturbed.ids()) == [utterance.id for utterance in perturbed] == ["ann__one", "ann__one-x1.25"]
+    assert list(perturbed.speakers()) == ["ann", "ann-x1.25"]
+    data = AudioDataModule(perturbed, batch_size=2, sort_by_length=True)
+    (batch,) = data.predict_dataloader()
+    assert [len(audio) for audio in batch.audio] == [16000, 12800]
+    assert batch.speakers == ["ann", "ann-x1.25"]
+    spectra = [np.abs(np.fft.rfft(audio)) for audio in batch.audio]
+    hertz = [spectrum.argmax() * 16000 / len(audio) for spectrum, audio in zip(spectra, batch.audio, strict=True)]
+    assert hertz == pytest.approx([400, 500], abs=2)
+
+
+def test_speed_decides_what_is_too_long(tmp_path):
+    write(tmp_path / "a.wav", 1.0)
+    slow = SpeedPerturbation(AudioFolder(str(tmp_path)), [0.5])
+    (batch,) = AudioDataModule(slow, max_seconds=1.5).predict_dataloader()
+    assert [rejection.reason for rejection in batch.rejected] == [
+        "lasts 2.0 s, longer than max_seconds = 1.5; set segment_seconds to read it in parts"
+    ]
+    parts = AudioDataModule(slow, max_seconds=1.5, segment_seconds=1.5)
+    assert [len(audio) for batch in parts.predict_dataloader() for audio in batch.audio] == [16000, 16000]
+
+
+@pytest.mark.parametrize("speeds", [[], [1.0, 1.0], [0.0], [9.0]])
+def test_speeds_that_make_no_sense_are_refused(speeds):
+    with pytest.raises(ValueError, match="speeds="):
+        SpeedPerturbation(AudioFolder("any"), speeds)
