@@ -101,6 +101,20 @@ def test_coarse_weight_draws_coarse_levels_more_often():
     assert (level.bincount(minlength=12) / 4000 - expected).abs().max() < 0.025
 
 
+def test_coarse_exponent_makes_the_fall_steeper():
+    level = draw_many(options=MaskingOptions(coarse_weight=1.0, coarse_exponent=3.0)).level
+    weights = torch.arange(12, 0, -1) ** 3
+    assert (level.bincount(minlength=12) / 4000 - weights / weights.sum()).abs().max() < 0.025
+
+
+def test_prompts_have_the_greatest_length_asked_for_and_are_uniform_below():
+    prompt = draw_many(options=MaskingOptions(max_prompt_frames=9)).prompt_frames.bincount(minlength=40) / 4000
+    assert (prompt[:10] - 1 / 10).abs().max() < 4 * math.sqrt(1 / 10 / 4000)
+    assert prompt[10:].sum() == 0
+    short = draw_many(length=5, options=MaskingOptions(max_prompt_frames=9)).prompt_frames
+    assert short.unique().tolist() == [0, 1, 2, 3, 4]
+
+
 def test_spans_are_masked_whole():
     draw = draw_masks(torch.full((50,), 30), 30, 4, torch.arange(50), MaskingOptions(span_length=3), torch.zeros(50))
     spans = draw.masked.view(50, 10, 3)
@@ -119,7 +133,16 @@ def test_impossible_batches_are_named(lengths, prompt, named):
         draw_masks(torch.tensor(lengths), 8, 4, torch.arange(len(lengths)), None, prompt)
 
 
-@pytest.mark.parametrize("option", [{"prompt_dropout": 1.5}, {"span_length": 0}, {"coarse_weight": -1}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"prompt_dropout": 1.5},
+        {"span_length": 0},
+        {"coarse_weight": -1},
+        {"coarse_exponent": -1},
+        {"max_prompt_frames": -1},
+    ],
+)
 def test_impossible_options_are_named(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         MaskingOptions(**option)
