@@ -2,8 +2,8 @@
 
 python -m benchmarks.phones --tokenizer checkpoints/small-16k/semantic --train data/train.csv --test data/test.csv
 
-Phones are aligned by PocketSphinx (pip install '.[phones]'). The most frequent phone of each token is taken from --train
-and held against --test, which should be of other speakers; purities and mutual information are of --test alone.
+Phones are aligned by PocketSphinx (pip install '.[phones]'). The most frequent phone of each token is taken from
+--train and held against --test, which should be of other speakers; purities and mutual information are of --test alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ def read_phones(manifest: str, clips: int, min_seconds: float) -> Iterator[tuple
             yield audio, phones
         else:
             left_out += 1
-    print(f"{manifest}: {left_out} of {len(chosen)} clips left out: unusable, too short, or with an unknown word")
+    print(f"{manifest}: {left_out} of {len(chosen)} clips left out: unusable, too short, or not aligned")
 
 
 @torch.inference_mode()
