@@ -23,6 +23,7 @@ and
   generate   say what a recording says in another voice
   report     turn results of test into tables, figures and a page to listen to
   published  print the paper's own numbers
+  curves     draw what training runs logged
 """
 
 
@@ -75,10 +76,20 @@ def _published(arguments: list[str]) -> None:
     published(**vars(parser.parse_args(arguments)))
 
 
+def _curves(arguments: list[str]) -> None:
+    from pipeline.curves import curves
+
+    parser = ArgumentParser(prog="soundstorm curves", description="Draw what training runs logged.")
+    parser.add_argument("runs", nargs="+", type=Path, help="Folders with event files of TensorBoard.")
+    parser.add_function_arguments(curves, skip={"runs"})
+    curves(**vars(parser.parse_args(arguments)))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "generate": _generate,
     "report": _report,
     "published": _published,
+    "curves": _curves,
 }
 
 
