@@ -11,7 +11,7 @@ endif
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: setup demo demo-fit tokens-small train-small comparison ablation test check lock
+.PHONY: setup scorers demo demo-fit tokens-small train-small comparison ablation test check lock
 
 setup: $(VENV)/ready
 
@@ -20,6 +20,15 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[lyra,phones]' --group dev
+	@touch $@
+
+# What the comparison and the ablation listen with beside Whisper: DNSMOS, and Resemblyzer without the packages that it
+# asks for and does not need.
+scorers: $(VENV)/scorers-ready
+
+$(VENV)/scorers-ready: $(VENV)/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt '.[scorers]' webrtcvad 'setuptools<81'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps resemblyzer
 	@touch $@
 
 demo: setup
@@ -47,7 +56,7 @@ train-small: tokens-small
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
 	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
-	for stage in small small_student; do \
+	for stage in small small_longer small_student; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
@@ -56,7 +65,7 @@ train-small: tokens-small
 # SoundStorm beside AudioLM and VALL-E: each of their stages sees the same frames, STEPS batches (a multiple of 200) of the same
 # tokens. With CLIPS=24 only so many clips are rendered and evaluated.
 STEPS ?= 4000
-comparison: tokens-small
+comparison: tokens-small scorers
 	for stage in soundstorm/small audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small; do \
 	  folder=$${stage%/small}; last=runs/$$(test $$folder = soundstorm && echo small || echo $$folder)/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/$$stage.yaml --trainer.max_steps $(STEPS) \
@@ -71,7 +80,7 @@ comparison: tokens-small
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
 # What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv (or CLIPS of them).
-ablation: setup
+ablation: scorers
 	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml \
 	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 	for schedule in configs/schedule/*.yaml; do name=$$(basename $$schedule .yaml); \
