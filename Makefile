@@ -28,7 +28,7 @@ scorers: $(VENV)/scorers-ready
 
 $(VENV)/scorers-ready: $(VENV)/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[scorers]'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python webrtcvad 'setuptools<81'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python webrtcvad-wheels
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps resemblyzer
 	@touch $@
 
