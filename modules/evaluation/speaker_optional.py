@@ -33,7 +33,8 @@ class ResemblyzerEmbedding(VoiceEmbedding):
             self._package = importlib.import_module("resemblyzer")
         except ImportError as error:
             raise ScorerUnavailableError(
-                f"resemblyzer cannot be imported ({error})", "pip install --no-deps resemblyzer, then pip install webrtcvad-wheels librosa"
+                f"resemblyzer cannot be imported ({error})",
+                "pip install --no-deps resemblyzer, then pip install webrtcvad-wheels librosa",
             ) from error
         self._encoder: Any = self._package.VoiceEncoder("cpu", verbose=False)
 

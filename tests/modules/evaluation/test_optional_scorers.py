@@ -27,7 +27,7 @@ from modules.evaluation import (
     ("make", "package", "remedy"),
     [
         (lambda: FasterWhisperRecognizer("base.en"), "faster_whisper", "pip install faster-whisper"),
-        (ResemblyzerEmbedding, "resemblyzer", "pip install resemblyzer"),
+        (ResemblyzerEmbedding, "resemblyzer", "pip install --no-deps resemblyzer"),
         (lambda: OnnxVoiceEmbedding("campplus.onnx"), "onnxruntime", "pip install onnxruntime"),
         (DistillMos, "distillmos", "pip install distillmos"),
         (Fidelity, "pesq", "pip install pesq pystoi"),
