@@ -82,10 +82,11 @@ comparison: tokens-small scorers
 
 # What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv (or CLIPS of them).
 ablation: scorers
-	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml \
+	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml --data.init_args.predict.init_args.split test \
 	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 	for schedule in configs/schedule/*.yaml; do name=$$(basename $$schedule .yaml); \
 	  $(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml --model.init_args.schedule $$schedule \
+	  --data.init_args.predict.init_args.split test \
 	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) --trainer.callbacks.init_args.system soundstorm-$$name \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$$name || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
