@@ -1,11 +1,11 @@
 "use strict";
-// Sorts the clips by any score, and says how long each sound is. Everything works without it but the sorting.
-(() => {
-  const list = document.getElementById("clips");
-  if (!list) return;
+// Everything works without this script but sorting, and saying how long each sound is.
+
+// Sorts the clips by any score.
+function sortable(list, controls) {
   const cards = [...list.children];
   const scores = new Map(cards.map((card) => [card, JSON.parse(card.dataset.scores)]));
-  const [measure, system, order] = ["measure", "system", "order"].map((id) => document.getElementById(id));
+  const [measure, system, order] = ["measure", "system", "order"].map((id) => controls.querySelector(`#${id}`));
 
   // Of a card: the score to sort by and the system it is of; the worst of all systems where none is chosen.
   function found(card, falling) {
@@ -57,8 +57,10 @@
   }
   addEventListener("hashchange", fromAddress);
   fromAddress();
+}
 
-  const players = [...document.querySelectorAll("audio")];
+// Says how long each sound is, and plays one at a time.
+function playable(players) {
   for (const player of players) {
     const length = player.parentElement.querySelector(".length");
     const tell = () => (length.textContent = `${player.duration.toFixed(1)} s`);
@@ -66,4 +68,9 @@
     player.addEventListener("error", () => (length.textContent = "cannot be played"));
     player.addEventListener("play", () => players.forEach((other) => other === player || other.pause()));
   }
-})();
+}
+
+// No controls where no clip has a score.
+const controls = document.querySelector(".controls");
+if (controls) sortable(document.getElementById("clips"), controls);
+playable([...document.querySelectorAll("audio")]);

@@ -98,10 +98,8 @@ class Browser:
         os.close(self.of)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A report on three utterances by a recording and a system, with sounds."""
-    results = tmp_path_factory.mktemp("page") / "results"
+def make_report(results, absent=False):
+    """Report on three utterances by a recording and a system, with sounds."""
     scorer = MelDistance()
     rows = []
     for id, distance in DISTANCES.items():
@@ -114,16 +112,24 @@ def folder(tmp_path_factory):
                 {
                     "id": id, "split": "other", "condition": condition, "system": system, "text": f'<b>"{id}" & more',
                     "seconds": SECONDS[id], "prompt_seconds": 0.5, "clip": clip, "problems": {},
-                    "scores": {"mel": {"mel_distance": value}}, "revisions": {"mel": "log-mel L1@1"},
+                    "scores": {} if absent else {"mel": {"mel_distance": value}},
+                    "revisions": {} if absent else {"mel": "log-mel L1@1"},
                 }
             )  # fmt: skip
     measures = [measure.as_dict() for measure in scorer.measures]
-    described = {"name": "mel", "class": "MelDistance", "identity": scorer.identity(), "measures": measures}
-    run = {"scorers": [described], "absent": [], "data": {}, "rejected": []}
+    identity = None if absent else scorer.identity()
+    described = {"name": "mel", "class": "MelDistance", "identity": identity, "measures": measures}
+    missing = [{"name": "mel", "reason": "no ears", "remedy": "grow some"}] if absent else []
+    run = {"scorers": [described], "absent": missing, "data": {}, "rejected": []}
     (results / "run.json").write_text(json.dumps(run))
     (results / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report([results], results.parent / "report", resamples=10)
     return results.parent / "report"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_report(tmp_path_factory.mktemp("page") / "results")
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +191,11 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, folder):
         "Math.min(...[...document.querySelectorAll('audio, select')].map((e) => e.getBoundingClientRect().width))"
     )
     assert browser.evaluate(narrowest) > 250
+
+
+def test_a_page_without_scores_plays_and_nothing_complains(browser, tmp_path):
+    browser.open((make_report(tmp_path / "results", absent=True) / "index.html").as_uri())
+    assert len(browser.evaluate(LOADED)) == 6
+    assert browser.evaluate("document.querySelector('.length').textContent") == "1.0 s"
+    assert browser.evaluate("document.querySelector('.controls')") is None
+    assert browser.complaints() == []
