@@ -25,6 +25,11 @@ class Timing(NamedTuple):
     batch_size: int = 1
 
     @property
+    def subject(self) -> tuple[str, str, float, int]:
+        """What was timed, stage by stage."""
+        return self.device, self.system, self.audio_seconds, self.batch_size
+
+    @property
     def median(self) -> float:
         """Median of the repeats, in seconds."""
         return statistics.median(self.seconds)
@@ -59,9 +64,10 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
         folders: Results folders, or folders of benchmarks, or such files themselves.
 
     Raises:
-        ValueError: A line is damaged, or holds times that are no positive numbers.
+        ValueError: A line is damaged, or holds times that are no positive numbers, or two benchmarks timed the same.
     """
-    timings = []
+    timings: list[Timing] = []
+    found: dict[tuple[str, str, float, int], tuple[Path, set[str]]] = {}
     for given in folders:
         file = given if given.name == "speed.jsonl" else given / "speed.jsonl"
         if not file.is_file():
@@ -74,6 +80,13 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
                 fit = False
             if not fit:
                 raise ValueError(f"{file} line {number} is no timing: it needs {', '.join(KEYS)}")
+            there, stages = found.setdefault(timing.subject, (file, set()))
+            if there != file or timing.stage in stages:
+                raise ValueError(
+                    f"{there} and {file} both hold times of {timing.system} for {timing.audio_seconds:g} s "
+                    f"on {timing.device}: report them apart"
+                )
+            stages.add(timing.stage)
             timings.append(timing)
     return timings
 

@@ -282,6 +282,17 @@ def test_damaged_timings_are_named(tmp_path, line):
         read_timings([tmp_path])
 
 
+def test_two_benchmarks_of_the_same_are_refused(tmp_path):
+    for name, lines in (("one", speed_line()), ("two", speed_line(stage="codec", seconds=[5.0]))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "speed.jsonl").write_text(lines)
+    both = r"one/speed\.jsonl and .*two/speed\.jsonl both hold times of soundstorm for 10 s on a CPU"
+    with pytest.raises(ValueError, match=both):
+        read_timings([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(ValueError, match="both hold times"):
+        read_timings([tmp_path / "one", tmp_path / "one"])
+
+
 def test_the_papers_numbers_can_be_printed_alone():
     text = paper_numbers()
     assert re.search(r"\| SoundStorm, prompted +\| +2\.99 \| 2\.43 \| 3\.36 \|", text)
