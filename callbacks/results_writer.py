@@ -80,7 +80,7 @@ class ResultsWriter(Callback):
             clip = self._keep_clip(result) if result.item.id in self._kept else None
             lines.append({"result": result_row(result, self._identities, clip)})
         with open(self._part, "a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            stream.writelines(_json_line(line) for line in lines)
 
     def _keep_clip(self, result: ScoredItem) -> str:
         item = result.item
@@ -100,7 +100,7 @@ class ResultsWriter(Callback):
         lines = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
         rows = sorted((line["result"] for line in lines if "result" in line), key=lambda row: row["id"])
         rejected = [line["rejected"] for line in lines if "rejected" in line]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(map(_json_line, rows))
         run = {
             **describe_scorers(pl_module, self._identities),
             "rows": trainer.datamodule.rows,  # ty: ignore[missing-attribute]
@@ -180,7 +180,13 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }
+def _json_line(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,5 +1,6 @@
 """The figures of the report: consistency over time, runtime against duration, scores against iterations."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def draw_consistency(results: Results, file: Path) -> str | None:
     seconds = float(scorer.identity.get("crop_seconds", 3.0))
     # The paper's Figure 2 shows the long split; what has no such clips shows all of its clips.
     split = "long" if any(u["split"] == "long" and _curve(u, scorer.scorer) for u in results.utterances) else None
-    curves: dict[Row, list[Sequence[float]]] = {}
+    curves: dict[Row, list[list[float]]] = {}
     for row in results.rows:
         found = [curve for utterance in results.of(row, split) if (curve := _curve(utterance, scorer.scorer))]
         if found and row.sweep is None:
@@ -84,7 +85,8 @@ def draw_consistency(results: Results, file: Path) -> str | None:
         at_time = defaultdict(list)
         for curve in found:
             for crop, cosine in enumerate(curve, start=1):
-                at_time[(crop + 0.5) * seconds].append(cosine)
+                if math.isfinite(cosine):
+                    at_time[(crop + 0.5) * seconds].append(cosine)
         times = sorted(at_time)
         low, median, high = (np.array([np.percentile(at_time[time], q) for time in times]) for q in (25, 50, 75))
         style = _style(number)
@@ -96,14 +98,18 @@ def draw_consistency(results: Results, file: Path) -> str | None:
     figure.savefig(file, dpi=130)
     clips = max(len(found) for found in curves.values())
     which = "clips of 20 to 30 s" if split else "clips of all lengths"
+    lost = sum(not math.isfinite(cosine) for found in curves.values() for curve in found for cosine in curve)
+    left_out = f"; {lost} cosines without a finite value are left out" if lost else ""
     return (
         f"Cosine of the first {seconds:g} s with every later crop of {seconds:g} s; median and inter-quartile range "
-        f"over {clips} {which}. Embedding: {scorer.identity['name']}."
+        f"over {clips} {which}{left_out}. Embedding: {scorer.identity['name']}."
     )
 
 
-def _curve(utterance: dict[str, Any], scorer: str) -> Sequence[float]:
-    return utterance["scores"].get(scorer, {}).get("curve") or []
+def _curve(utterance: dict[str, Any], scorer: str) -> list[float]:
+    """The cosines of an utterance in order of time, NaN where there is none."""
+    curve = utterance["scores"].get(scorer, {}).get("curve") or []
+    return [math.nan if cosine is None else cosine for cosine in curve]
 
 
 def draw_runtime(speeds: Sequence[Speed], file: Path) -> str | None:

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from modules.evaluation import AcousticConsistency, Dnsmos, SpeakerSimilarity, WordErrors, XVectorEmbedding
 from modules.evaluation.recognition import WhisperRecognizer
 from pipeline.cli import main
+from pipeline.figures import draw_consistency
 from pipeline.paper import paper_numbers
 from pipeline.report import report
 from pipeline.report_writer import ReportWriter
@@ -211,6 +212,19 @@ def test_the_page_is_complete_in_itself(tmp_path, results):
     assert "heard:</span> &lt;script&gt;" in page
     assert page.count("<script") == 1
     assert "</script></body>" in page
+
+
+def test_a_cosine_that_is_no_number_is_left_out_of_the_figure_and_counted(tmp_path):
+    rows = [result(id, "original", "reference", "long", errors=0, curve=[0.9, 0.8]) for id in "ab"]
+    folder = write(tmp_path / "whole", rows)
+    whole = draw_consistency(read_results([folder]), tmp_path / "whole.png")
+    rows = [*rows, result("c", "original", "reference", "long", errors=0, curve=[0.9, 0.8])]
+    rows[2]["scores"]["consistency"]["curve"] = [None, float("nan")]
+    folder = write(tmp_path / "holes", rows)
+    holes = draw_consistency(read_results([folder]), tmp_path / "holes.png")
+    assert "left out" not in whole
+    assert "over 3 clips of 20 to 30 s; 2 cosines without a finite value are left out." in holes
+    assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "holes.png").read_bytes()
 
 
 def sweeps(tmp_path):

@@ -47,7 +47,8 @@ class Seconds(Scorer):
 
     def score(self, item):
         seconds = item.audio.numel() / RATE
-        return Scores({"seconds": math.nan if seconds == 5 else seconds, "clips": 2})
+        seconds = math.nan if seconds == 5 else seconds
+        return Scores({"seconds": seconds, "clips": 2, "curve": [seconds, 1.0]})
 
     def identity(self):
         return {"name": "seconds", "revision": "r7"}
@@ -100,7 +101,7 @@ def test_scores_every_utterance_and_averages_what_is_finite(tmp_path, data):
         ("a", "soundstorm"),
         ("b", "original"),
     ]
-    assert rows[1]["scores"]["seconds"] == {"seconds": None, "clips": 2}
+    assert rows[1]["scores"]["seconds"] == {"seconds": None, "clips": 2, "curve": [None, 1.0]}
     problem = "the scorer returned a value that is not finite"
     assert rows[1]["problems"] == {"seconds/rate": problem, "seconds/mean": problem}
     assert rows[0]["problems"] == {}
