@@ -1,10 +1,11 @@
 """The figures of the report: consistency over time, runtime against duration, scores against iterations."""
 
 import math
-from collections import defaultdict
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -22,6 +23,8 @@ COLORS = (
     *("#7a4fa3", "#8a5a2b", "#2bb5c4", "#e07bb5", "#98a832"),
 )
 MARKERS = "os^DvpP*Xh"
+ACCENT = "#1f6fb4"  # one row among others
+PANELS = 3  # beside one another
 PAPER_RTF = 0.017  # of 30 s on a TPU v4, decoding to audio included
 QUALITY = ("dnsmos_ovrl", "nisqa_mos", "distillmos")  # measures that can stand for the paper's estimate of quality
 SWEEP_TITLES = {"level1": "iterations at level 1", "finer": "iterations at each finer level"}
@@ -60,6 +63,8 @@ def draw_figures(results: Results, speeds: Sequence[Speed], output: Path, resamp
 def draw_consistency(results: Results, file: Path) -> str | None:
     """Draw how the voice holds over time: median and inter-quartile range of the cosine with the first crop.
 
+    Every row has a panel of its own, with the medians of the others in grey: bands over one another cannot be read.
+
     Args:
         results: What was found.
         file: PNG to write.
@@ -73,36 +78,34 @@ def draw_consistency(results: Results, file: Path) -> str | None:
     seconds = float(scorer.identity.get("crop_seconds", 3.0))
     # The paper's Figure 2 shows the long split; what has no such clips shows all of its clips.
     split = "long" if any(u["split"] == "long" and _curve(u, scorer.scorer) for u in results.utterances) else None
-    curves: dict[Row, list[list[float]]] = {}
-    for row in results.rows:
-        found = [curve for utterance in results.of(row, split) if (curve := _curve(utterance, scorer.scorer))]
-        if found and row.sweep is None:
-            curves[row] = found
-    if not curves:
-        return None
-    figure, [axes] = _figure(7.6, 4.0)
-    for number, (row, found) in enumerate(curves.items()):
-        at_time = defaultdict(list)
-        for curve in found:
-            for crop, cosine in enumerate(curve, start=1):
-                if math.isfinite(cosine):
-                    at_time[(crop + 0.5) * seconds].append(cosine)
-        times = sorted(at_time)
-        low, median, high = (np.array([np.percentile(at_time[time], q) for time in times]) for q in (25, 50, 75))
-        style = _style(number)
-        axes.plot(times, median, **style, label=row.label)
-        axes.fill_between(times, low, high, color=style["color"], alpha=0.13, linewidth=0)
-    axes.set_xlabel("seconds into the clip (middle of the crop)")
-    axes.set_ylabel("cosine with the first crop")
-    _legend(figure, axes)
-    figure.savefig(file, dpi=130)
-    clips = max(len(found) for found in curves.values())
-    which = "clips of 20 to 30 s" if split else "clips of all lengths"
+    shown = [row for row in results.rows if row.sweep is None]
+    curves = {row: [_curve(utterance, scorer.scorer) for utterance in results.of(row, split)] for row in shown}
     lost = sum(not math.isfinite(cosine) for found in curves.values() for curve in found for cosine in curve)
+    quartiles = {row: found for row in shown if np.isfinite(found := _quartiles(curves[row])).any()}
+    if not quartiles:
+        return None
+    columns = min(len(quartiles), PANELS)
+    lines = -(-len(quartiles) // columns)
+    figure, panels = _figure(2.6 * max(columns, 2), 0.6 + 1.9 * lines, columns, lines, sharey="all")
+    times = (np.arange(max(map(len, quartiles.values()))) + 1.5) * seconds
+    for axes, (row, own) in zip(panels, quartiles.items(), strict=False):
+        for found in quartiles.values():
+            axes.plot(times[: len(found)], found[:, 1], color="#c4c8d0", linewidth=0.8)
+        axes.fill_between(times[: len(own)], own[:, 0], own[:, 2], color=ACCENT, alpha=0.2, linewidth=0)
+        axes.plot(times[: len(own)], own[:, 1], color=ACCENT, marker="o", markersize=3.5, linewidth=1.6)
+        axes.set_title(textwrap.fill(row.label, 36), fontsize=8.5)
+        axes.tick_params(labelsize=8)
+    for axes in panels[len(quartiles) :]:
+        axes.set_visible(False)
+    figure.supxlabel("seconds into the clip (middle of the crop)", fontsize=9)
+    figure.supylabel("cosine with the first crop", fontsize=9)
+    figure.savefig(file, dpi=130)
+    clips = max(sum(np.isfinite(curve).any() for curve in found) for found in curves.values())
+    which = "clips of 20 to 30 s" if split else "clips of all lengths"
     left_out = f"; {lost} cosines without a finite value are left out" if lost else ""
     return (
         f"Cosine of the first {seconds:g} s with every later crop of {seconds:g} s; median and inter-quartile range "
-        f"over {clips} {which}{left_out}. Embedding: {scorer.identity['name']}."
+        f"(grey: medians of the other rows) over {clips} {which}{left_out}. Embedding: {scorer.identity['name']}."
     )
 
 
@@ -110,6 +113,12 @@ def _curve(utterance: dict[str, Any], scorer: str) -> list[float]:
     """The cosines of an utterance in order of time, NaN where there is none."""
     curve = utterance["scores"].get(scorer, {}).get("curve") or []
     return [math.nan if cosine is None else cosine for cosine in curve]
+
+
+def _quartiles(curves: Sequence[Sequence[float]]) -> np.ndarray:
+    """The quartiles of several curves, crop by crop, ``[T, 3]``; NaN where no curve has a finite value."""
+    crops = [[value for value in crop if math.isfinite(value)] for crop in zip_longest(*curves, fillvalue=math.nan)]
+    return np.array([np.percentile(crop, (25, 50, 75)) if crop else [math.nan] * 3 for crop in crops])
 
 
 def draw_runtime(speeds: Sequence[Speed], file: Path) -> str | None:
@@ -246,12 +255,14 @@ def _legend(figure: Figure, axes: Any) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5)
 
 
-def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Any]]:
+def _figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, sharey: Literal["row", "all"] = "row"
+) -> tuple[Figure, list[Any]]:
     # Figures of one's own, not pyplot's: nothing global is changed and no display is looked for.
     with mpl.rc_context({"font.size": 10}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = list(figure.subplots(rows, columns, squeeze=False, sharey="row").flat)
+        panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)

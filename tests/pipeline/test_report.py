@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -218,13 +219,26 @@ def test_a_cosine_that_is_no_number_is_left_out_of_the_figure_and_counted(tmp_pa
     rows = [result(id, "original", "reference", "long", errors=0, curve=[0.9, 0.8]) for id in "ab"]
     folder = write(tmp_path / "whole", rows)
     whole = draw_consistency(read_results([folder]), tmp_path / "whole.png")
-    rows = [*rows, result("c", "original", "reference", "long", errors=0, curve=[0.9, 0.8])]
-    rows[2]["scores"]["consistency"]["curve"] = [None, float("nan")]
+    rows += [result(id, "original", "reference", "long", errors=0, curve=[0.9, 0.8]) for id in "cd"]
+    rows[2]["scores"]["consistency"]["curve"] = [None, 0.8]
+    rows[3]["scores"]["consistency"]["curve"] = [float("nan"), float("nan")]
     folder = write(tmp_path / "holes", rows)
     holes = draw_consistency(read_results([folder]), tmp_path / "holes.png")
     assert "left out" not in whole
-    assert "over 3 clips of 20 to 30 s; 2 cosines without a finite value are left out." in holes
+    assert "over 3 clips of 20 to 30 s; 3 cosines without a finite value are left out." in holes
     assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "holes.png").read_bytes()
+
+
+def test_the_figure_of_consistency_has_a_panel_per_row(tmp_path):
+    rows = [result("a", "original", "reference", "long", errors=0, curve=[0.9, 0.8])]
+    rows += [result("a", f"variant {n}", "prompted", "long", errors=0, curve=[0.9, 0.7]) for n in range(12)]
+    heights = []
+    for number in (3, 6, 13):
+        folder = write(tmp_path / f"{number}", rows[:number])
+        assert "(grey: medians of the other rows)" in draw_consistency(read_results([folder]), tmp_path / "drawn.png")
+        heights.append(matplotlib.image.imread(tmp_path / "drawn.png").shape[0])
+    one, two, five = heights
+    assert two - one == (five - two) / 3 == pytest.approx(1.9 * 130)
 
 
 def sweeps(tmp_path):
