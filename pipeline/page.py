@@ -149,7 +149,7 @@ def _scored(clips: Sequence[Clip], column: Column) -> bool:
 def _value(rendering: Rendering, column: Column) -> float | None:
     """A measure of one utterance, in the units of the table; ``None`` where there is none."""
     terms = column.measure.terms(rendering.utterance["scores"].get(column.scorer, {}))
-    if terms is None or not all(map(math.isfinite, terms)) or not terms[1]:
+    if terms is None or not all(map(math.isfinite, terms)):
         return None
     return column.measure.scale * terms[0] / terms[1]
 

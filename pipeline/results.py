@@ -148,6 +148,7 @@ def read_results(folders: Sequence[Path]) -> Results:
     # A scorer that one of several runs could not load is not absent from the table.
     present = {column.scorer for column in results.columns if column.identity is not None}
     results.absent = {name: reason for name, reason in results.absent.items() if name not in present}
+    _mark_missing(results)
     results.remarks += _problems(results)
     results.remarks += _unscored(results)
     results.remarks += _missing_clips(results)
@@ -158,26 +159,54 @@ def read_results(folders: Sequence[Path]) -> Results:
 
 
 def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    utterances = []
     for name in ("results.jsonl", "run.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no results (it has no {name}); {MAKE_THEM}")
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        _ = [run[key] for key in ("absent", "data", "rejected")]
+        measures = [(scorer["name"], Measure(**values)) for scorer in run["scorers"] for values in scorer["measures"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
+    utterances = []
     for number, line in enumerate((folder / "results.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
         try:
             utterance = json.loads(line)
-            _ = [utterance[key] for key in ("id", "condition", "system", "split", "scores", "problems", "revisions")]
-        except (KeyError, TypeError, ValueError) as error:
+            _check_utterance(utterance, measures)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{folder / 'results.jsonl'} line {number} is no result ({error!r}); {MAKE_THEM}"
             ) from None
         utterances.append(utterance)
-    try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        _ = [run[key] for key in ("scorers", "absent", "data", "rejected")]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
+    if not utterances:
+        raise ValueError(f"{folder / 'results.jsonl'} is empty; {MAKE_THEM}")
     _check_same_run(folder, utterances, run)
     return utterances, run
+
+
+def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Measure]]) -> None:
+    """Insist that a line of ``results.jsonl`` holds all that a report needs, and numbers where it computes."""
+    _ = [utterance[key] for key in ("problems", "revisions")]
+    for key in ("id", "condition", "system", "split"):
+        if not isinstance(utterance[key], str):
+            raise TypeError(f"{key} is {utterance[key]!r}, no text")
+    for scorer, values in utterance["scores"].items():
+        for name, value in values.items():
+            if isinstance(value, list) and not all(map(_is_number, value)):
+                raise ValueError(f"{scorer}/{name} is {value!r}, no numbers")
+    for scorer, measure in measures:
+        values = utterance["scores"].get(scorer, {})
+        for name in (measure.numerator, measure.denominator):
+            if not _is_number(values.get(name)):
+                raise ValueError(f"{scorer}/{measure.name}: {name} is {values[name]!r}, no number")
+    clip = utterance.get("clip")
+    if clip is not None and (Path(clip).is_absolute() or ".." in Path(clip).parts):
+        raise ValueError(f"its clip {clip} lies outside of the folder")
+
+
+def _is_number(value: Any) -> bool:
+    """Tell a number, or what is written in its place where there is none, from all else."""
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _check_same_run(folder: Path, utterances: Sequence[dict[str, Any]], run: dict[str, Any]) -> None:
@@ -249,6 +278,17 @@ def _refuse_other_recordings(utterances: Sequence[dict[str, Any]]) -> None:
                 f"{utterance['id']} is {one} in {first['folder']} and {other} in {utterance['folder']}: "
                 "results of different recordings under the same ids do not compare"
             )
+
+
+def _mark_missing(results: Results) -> None:
+    """Mark scores that an utterance lacks and others of its row have: what applies to a row applies to all of it."""
+    for row in results.rows:
+        scores = [utterance["scores"] for utterance in results.of(row)]
+        for column in results.columns:
+            found = [of_utterance[column.scorer] for of_utterance in scores if column.scorer in of_utterance]
+            if any(column.measure.numerator in values for values in found):
+                for values in found:
+                    values.setdefault(column.measure.numerator, None)
 
 
 def _unscored(results: Results) -> list[str]:

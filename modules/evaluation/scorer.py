@@ -58,14 +58,14 @@ class Measure:
             scores: The utterance's scores by this measure's scorer.
 
         Returns:
-            Numerator and denominator; not finite where the scorer found no value; ``None`` where the measure does not
-            apply to the utterance.
+            Numerator and denominator; not finite where the scorer found no value, or nothing to divide by; ``None``
+            where the measure does not apply to the utterance.
         """
         if self.numerator not in scores:
             return None
         numerator = scores[self.numerator]
-        denominator = 1.0 if self.denominator is None else scores[self.denominator]
-        if numerator is None or denominator is None:  # how a missing value is written in JSON
+        denominator = 1.0 if self.denominator is None else scores.get(self.denominator)
+        if numerator is None or not denominator:  # None is how a missing value is written in JSON
             return math.nan, math.nan
         return float(numerator), float(denominator)
 

@@ -424,6 +424,50 @@ def test_empty_transcripts_are_named_though_they_are_scored(tmp_path):
     assert "WER %, Original: 1 × empty transcript, all words counted as deleted: a" in remarks
 
 
+@pytest.mark.parametrize("scores", [{}, {"word_errors": 3}, {"word_errors": 3, "words": 0}, {"words": 10}])
+def test_scores_that_other_utterances_of_the_row_have_are_missed(tmp_path, scores):
+    rows = [result(id, "original", "reference", "short", errors=1) for id in "abc"]
+    rows[1]["scores"]["wer"] = scores
+    report([write(tmp_path / "results", rows)], tmp_path / "report", resamples=10)
+    cell = table(tmp_path / "report")["measured", "reference", "original", "wer", "all"]
+    assert (float(cell["value"]), cell["clips"], cell["missing"]) == (10, "2", "1")
+    assert "WER %, Original: 1 × no finite value: b" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_measure_that_applies_to_no_utterance_of_a_row_is_not_missed(tmp_path):
+    rows = [result("a", "original", "reference", "short", errors=1, sim=0.5)]
+    rows.append(result("a", "soundstorm", "unprompted", "short", errors=1))
+    rows[1]["scores"]["voice"] = {}
+    report([write(tmp_path / "results", rows)], tmp_path / "report", resamples=10)
+    assert ("measured", "unprompted", "soundstorm", "voice/sim_o", "all") not in table(tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"scores": {"wer": {"word_errors": "3", "words": 10}}}, "wer/wer: word_errors is '3', no number"),
+        ({"scores": {"wer": {"word_errors": 3, "words": "10"}}}, "wer/wer: words is '10', no number"),
+        ({"scores": {"consistency": {"curve": [0.9, "0.8"]}}}, "consistency/curve is .*, no numbers"),
+        ({"scores": {"wer": None}}, "AttributeError"),
+        ({"clip": "../../x.flac"}, r"its clip \.\./\.\./x\.flac lies outside of the folder"),
+        ({"clip": "/etc/x.flac"}, "its clip /etc/x.flac lies outside of the folder"),
+        ({"clip": 3}, "TypeError"),
+        ({"id": ["b"]}, r"id is \['b'\], no text"),
+    ],
+)
+def test_results_edited_into_what_cannot_be_are_named(tmp_path, change, complaint):
+    rows = [result(id, "original", "reference", "short", errors=1) for id in "ab"]
+    folder = write(tmp_path / "results", [rows[0], rows[1] | change])
+    with pytest.raises(ValueError, match=rf"results\.jsonl line 2 is no result \(.*{complaint}"):
+        read_results([folder])
+
+
+def test_empty_results_are_named(results):
+    (results / "results.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"results/results\.jsonl is empty; make results with"):
+        read_results([results])
+
+
 def test_damaged_results_are_named(tmp_path, results):
     with open(results / "results.jsonl", "a") as stream:
         stream.write('{"id": 1}\n')
