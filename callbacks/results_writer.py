@@ -129,6 +129,7 @@ def result_row(result: ScoredItem, identities: dict[str, dict[str, Any]], clip: 
         "speaker": item.speaker,
         "text": item.text,
         "seconds": round(item.audio.numel() / item.sample_rate, 3),
+        "original_seconds": round(item.original.numel() / item.sample_rate, 3),
         "prompt_seconds": item.prompt_seconds,
         "own_prompt": item.own_prompt,
         "seed": item.seed,

@@ -26,6 +26,7 @@ SYSTEMS |= {
     "valle2": "VALL-E 2",
     "original_soundstream_rec": "SoundStream reconstruction",
 }
+ROUNDING = 0.01  # seconds by which two readings of one recording may differ, resampled to different rates
 MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
 
 
@@ -190,6 +191,9 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
     for key in ("id", "condition", "system", "split"):
         if not isinstance(utterance[key], str):
             raise TypeError(f"{key} is {utterance[key]!r}, no text")
+    for key in ("seconds", "original_seconds", "prompt_seconds"):
+        if not _is_number(utterance.get(key)):
+            raise TypeError(f"{key} is {utterance[key]!r}, no number")
     for scorer, values in utterance["scores"].items():
         for name, value in values.items():
             if isinstance(value, list) and not all(map(_is_number, value)):
@@ -269,15 +273,31 @@ def _refuse_mixtures(utterances: Sequence[dict[str, Any]]) -> None:
 
 
 def _refuse_other_recordings(utterances: Sequence[dict[str, Any]]) -> None:
-    texts: dict[str, dict[str, Any]] = {}
+    known: dict[tuple[str, str], tuple[Any, Path]] = {}
     for utterance in utterances:
-        first = texts.setdefault(utterance["id"], utterance)
-        one, other = (f"“{found.get('text', '')}”" for found in (first, utterance))
-        if one != other:
-            raise ValueError(
-                f"{utterance['id']} is {one} in {first['folder']} and {other} in {utterance['folder']}: "
-                "results of different recordings under the same ids do not compare"
-            )
+        # What is not known of a recording says nothing against it.
+        for name, value in _recording(utterance).items():
+            if value in (None, ""):
+                continue
+            first, there = known.setdefault((utterance["id"], name), (value, utterance["folder"]))
+            same = math.isclose(first, value, abs_tol=ROUNDING) if name == "seconds" else first == value
+            if not same:
+                raise ValueError(
+                    f"{utterance['id']} has {name} {first!r} in {there} and {value!r} in {utterance['folder']}: "
+                    "results of different recordings under the same ids do not compare"
+                )
+
+
+def _recording(utterance: dict[str, Any]) -> dict[str, Any]:
+    """What a result says of the recording that all systems render."""
+    # Results of before `original_seconds` tell the duration where the recording itself was scored.
+    seconds = utterance.get("seconds") if utterance["system"] == "original" else None
+    return {
+        "text": utterance.get("text"),
+        "speaker": utterance.get("speaker"),
+        "split": utterance["split"],
+        "seconds": utterance.get("original_seconds", seconds),
+    }
 
 
 def _mark_missing(results: Results) -> None:

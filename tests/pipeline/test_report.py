@@ -378,12 +378,30 @@ def test_results_changed_after_their_run_are_refused(results):
         read_results([results])
 
 
-def test_other_recordings_under_the_same_ids_are_refused(tmp_path, results):
-    other = write(tmp_path / "other", [result("a", "audiolm", "prompted", "short", errors=0, text="something else")])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("text", {"text": "something else"}),
+        ("speaker", {"speaker": "bob", "text": ""}),
+        ("split", {"split": "mid", "text": "", "speaker": ""}),
+        ("seconds", {"original_seconds": 5.2, "text": "", "speaker": ""}),
+    ],
+)
+def test_other_recordings_under_the_same_ids_are_refused(tmp_path, results, name, change):
+    other = write(tmp_path / "other", [result("a", "audiolm", "prompted", "short", errors=0) | change])
+    there, here = (
+        {"text": "text a", "speaker": "ann", "split": "short", "seconds": 5.0}[name],
+        next(iter(change.values())),
+    )
     with pytest.raises(
-        ValueError, match=r"a is “text a” in .*results and “something else” in .*other: results of diff"
+        ValueError, match=f"a has {name} {there!r} in .*results and {here!r} in .*other: results of dif"
     ):
         read_results([results, other])
+
+
+def test_recordings_of_which_less_is_known_are_joined(tmp_path, results):
+    unknown = result("a", "audiolm", "prompted", "short", errors=0, text="", speaker="", original_seconds=5.0005)
+    assert len(read_results([results, write(tmp_path / "other", [unknown])]).utterances) == 7
 
 
 def test_ids_that_are_double_in_one_file_are_counted_once(tmp_path):
@@ -453,6 +471,7 @@ def test_a_measure_that_applies_to_no_utterance_of_a_row_is_not_missed(tmp_path)
         ({"clip": "/etc/x.flac"}, "its clip /etc/x.flac lies outside of the folder"),
         ({"clip": 3}, "TypeError"),
         ({"id": ["b"]}, r"id is \['b'\], no text"),
+        ({"seconds": "5"}, "seconds is '5', no number"),
     ],
 )
 def test_results_edited_into_what_cannot_be_are_named(tmp_path, change, complaint):

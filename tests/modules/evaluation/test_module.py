@@ -112,6 +112,7 @@ def test_a_row_tells_where_its_numbers_come_from(tmp_path, data):
     row = rows[1]
     assert (row["split"], row["condition"], row["seed"], row["prompt_seconds"]) == ("short", "prompted", 5, 3.0)
     assert (row["text"], row["speaker"], row["seconds"]) == ("Red colour a", "ann", 5.0)
+    assert row["original_seconds"] == 4.0
     assert row["revisions"] == {"seconds": "seconds@r7"}
     assert run_record["rows"] == [["original", "reference"], ["soundstorm", "prompted"]]
     [scorer] = run_record["scorers"]
