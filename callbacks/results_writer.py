@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class ResultsWriter(Callback):
 
     ============== =====================================================================================
     results.jsonl  one row per utterance and system, with all scores and the revisions of all scorers
-    run.json       scorers and their measures, absent scorers, what was missing or unreadable, versions
+    run.json       scorers, measures, cards of the systems, what was absent, missing or unreadable, versions
     clips/         audio of some utterances as every system rendered them, to listen to
     ============== =====================================================================================
 
@@ -104,6 +105,7 @@ class ResultsWriter(Callback):
         run = {
             **describe_scorers(pl_module, self._identities),
             "rows": trainer.datamodule.rows,  # ty: ignore[missing-attribute]
+            "cards": [asdict(card) for card in trainer.datamodule.cards],  # ty: ignore[missing-attribute]
             "data": trainer.datamodule.account,  # ty: ignore[missing-attribute]
             "rejected": rejected,
             "device": describe_device(pl_module.device),

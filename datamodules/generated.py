@@ -50,6 +50,7 @@ class GeneratedAudioDataModule(LightningDataModule):
 
     Attributes:
         rows: System and condition of every row of the table, after ``setup``.
+        cards: What rendered each row but the recordings', after ``setup``.
         account: What is wrong with the sets, in words, with the ids concerned; after ``setup``.
     """
 
@@ -74,6 +75,7 @@ class GeneratedAudioDataModule(LightningDataModule):
         self.reference_prompt_seconds = reference_prompt_seconds
         self.num_workers = num_workers
         self.rows: list[tuple[str, str]] = []
+        self.cards: list[GeneratedCard] = []
         self.account: dict[str, list[str]] = {}
         self.renderings: list[Rendering] = []
 
@@ -99,7 +101,8 @@ class GeneratedAudioDataModule(LightningDataModule):
         for name, folder in self.systems.items():
             cards[name] = GeneratedCard.load(Path(folder))
             sets[name] = _rows_by_id(Path(folder), name, account)
-        self.rows = [ORIGINAL, *((card.system, card.condition) for card in cards.values())]
+        self.cards = list(cards.values())
+        self.rows = [ORIGINAL, *((card.system, card.condition) for card in self.cards)]
         for system, condition in self.rows:
             if self.rows.count((system, condition)) > 1:
                 raise ValueError(f"two of {list(self.systems)} hold {system} ({condition}): name each once")

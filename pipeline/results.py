@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +74,15 @@ class Row(NamedTuple):
         return self.name if self.condition == "reference" else f"{self.name}, {self.condition_name}"
 
 
+class Fact(NamedTuple):
+    """What one folder says of something that several folders may speak of."""
+
+    subject: str
+    name: str
+    value: Any  # None or "" where unknown
+    folder: Path
+
+
 class Column(NamedTuple):
     """A measure and the scorer that filled it."""
 
@@ -126,13 +135,15 @@ def read_results(folders: Sequence[Path]) -> Results:
     Raises:
         FileNotFoundError: A folder holds no results.
         ValueError: A file is damaged or of another run, scores of one name come from different models, or two runs
-            mean different recordings by one id.
+            mean different recordings by one id, or different weights by one system.
     """
     results = Results()
+    runs: list[tuple[Path, dict[str, Any]]] = []
     seen: set[tuple[str, str, str]] = set()
     for given in folders:
         folder = given.parent if given.suffix == ".jsonl" else given
         utterances, run = _read_folder(folder)
+        runs.append((folder, run))
         _add_run(results, run, folder.name if len(folders) > 1 else "")
         double = []
         for utterance in utterances:
@@ -146,6 +157,7 @@ def read_results(folders: Sequence[Path]) -> Results:
             results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
     _refuse_mixtures(results.utterances)
     _refuse_other_recordings(results.utterances)
+    _refuse_other_systems(runs)
     # A scorer that one of several runs could not load is not absent from the table.
     present = {column.scorer for column in results.columns if column.identity is not None}
     results.absent = {name: reason for name, reason in results.absent.items() if name not in present}
@@ -166,6 +178,8 @@ def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         _ = [run[key] for key in ("absent", "data", "rejected")]
+        run.setdefault("cards", [])  # which results of old do not have
+        _ = [(card["condition"], card["system"]) for card in run["cards"]]
         measures = [(scorer["name"], Measure(**values)) for scorer in run["scorers"] for values in scorer["measures"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
@@ -273,19 +287,40 @@ def _refuse_mixtures(utterances: Sequence[dict[str, Any]]) -> None:
 
 
 def _refuse_other_recordings(utterances: Sequence[dict[str, Any]]) -> None:
-    known: dict[tuple[str, str], tuple[Any, Path]] = {}
-    for utterance in utterances:
-        # What is not known of a recording says nothing against it.
-        for name, value in _recording(utterance).items():
-            if value in (None, ""):
-                continue
-            first, there = known.setdefault((utterance["id"], name), (value, utterance["folder"]))
-            same = math.isclose(first, value, abs_tol=ROUNDING) if name == "seconds" else first == value
-            if not same:
-                raise ValueError(
-                    f"{utterance['id']} has {name} {first!r} in {there} and {value!r} in {utterance['folder']}: "
-                    "results of different recordings under the same ids do not compare"
-                )
+    facts = (Fact(u["id"], *fact, u["folder"]) for u in utterances for fact in _recording(u).items())
+    if found := _contradiction(facts, ROUNDING):
+        one, other = found
+        raise ValueError(
+            f"{one.subject} has {one.name} {one.value!r} in {one.folder} and {other.value!r} in {other.folder}: "
+            "results of different recordings under the same ids do not compare"
+        )
+
+
+def _refuse_other_systems(runs: Sequence[tuple[Path, dict[str, Any]]]) -> None:
+    """Insist that the clips of a row were rendered by the same weights and settings."""
+    cards = (
+        (Row(card["condition"], card["system"]).label, card, folder) for folder, run in runs for card in run["cards"]
+    )
+    if found := _contradiction(Fact(label, *fact, folder) for label, card, folder in cards for fact in card.items()):
+        one, other = found
+        raise ValueError(
+            f"{one.subject} was rendered with {one.name}={json.dumps(one.value)} in {one.folder} and "
+            f"{json.dumps(other.value)} in {other.folder}: report them apart, or give one system another name"
+        )
+
+
+def _contradiction(facts: Iterable[Fact], tolerance: float = 0.0) -> tuple[Fact, Fact] | None:
+    """Find two facts of one name about one subject that differ; what is not known contradicts nothing."""
+    known: dict[tuple[str, str], Fact] = {}
+    for fact in facts:
+        if fact.value in (None, ""):
+            continue
+        first = known.setdefault((fact.subject, fact.name), fact)
+        numbers = _is_number(first.value) and _is_number(fact.value)
+        near = numbers and abs(first.value - fact.value) <= tolerance
+        if first.value != fact.value and not near:
+            return first, fact
+    return None
 
 
 def _recording(utterance: dict[str, Any]) -> dict[str, Any]:

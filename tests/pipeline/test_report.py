@@ -399,6 +399,24 @@ def test_other_recordings_under_the_same_ids_are_refused(tmp_path, results, name
         read_results([results, other])
 
 
+def test_clips_of_two_checkpoints_are_refused(tmp_path):
+    folders = []
+    for id, card in {
+        "a": None,  # of before there were cards
+        "b": {"weights": None, "codec": {"name": "dac"}},
+        "c": {"weights": "xxh3:1", "codec": {"name": "dac"}},
+        "d": {"weights": "xxh3:2", "codec": {"name": "dac"}},
+    }.items():
+        folders.append(write(tmp_path / id, [result(id, "soundstorm", "prompted", "short", errors=0)]))
+        run = json.loads((folders[-1] / "run.json").read_text())
+        cards = {} if card is None else {"cards": [{"system": "soundstorm", "condition": "prompted"} | card]}
+        (folders[-1] / "run.json").write_text(json.dumps(run | cards))
+    assert len(read_results(folders[:3]).utterances) == 3
+    two = 'SoundStorm, prompted was rendered with weights="xxh3:1" in .*c and "xxh3:2" in .*d: report them apart'
+    with pytest.raises(ValueError, match=two):
+        read_results(folders)
+
+
 def test_recordings_of_which_less_is_known_are_joined(tmp_path, results):
     unknown = result("a", "audiolm", "prompted", "short", errors=0, text="", speaker="", original_seconds=5.0005)
     assert len(read_results([results, write(tmp_path / "other", [unknown])]).utterances) == 7

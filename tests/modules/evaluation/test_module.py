@@ -59,7 +59,7 @@ def data(tmp_path):
     """Recordings of 4, 5 and 12 s and a system's renderings of them, 1 s longer; the prompt is 3 s."""
     recordings = tmp_path / "recordings"
     recordings.mkdir()
-    writer = GeneratedSetWriter(tmp_path / "set", GeneratedCard("soundstorm", "prompted", RATE, {}))
+    writer = GeneratedSetWriter(tmp_path / "set", GeneratedCard("soundstorm", "prompted", RATE, {}, "xxh3:1"))
     lines = ["path,text,speaker"]
     random = np.random.default_rng(0)
     for id, seconds in {"a": 4, "b": 5, "c": 12}.items():
@@ -115,6 +115,8 @@ def test_a_row_tells_where_its_numbers_come_from(tmp_path, data):
     assert row["original_seconds"] == 4.0
     assert row["revisions"] == {"seconds": "seconds@r7"}
     assert run_record["rows"] == [["original", "reference"], ["soundstorm", "prompted"]]
+    [card] = run_record["cards"]
+    assert (card["system"], card["condition"], card["weights"]) == ("soundstorm", "prompted", "xxh3:1")
     [scorer] = run_record["scorers"]
     assert Measure(**scorer["measures"][0]) == Measure("rate", "Rate", "seconds", "clips")
     assert "torch" in run_record["versions"]
