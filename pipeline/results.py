@@ -155,7 +155,7 @@ def read_results(folders: Sequence[Path]) -> Results:
             results.utterances.append({**utterance, "folder": folder})
         if double:
             results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
-    _refuse_mixtures(results.utterances)
+    _refuse_mixtures(runs, results.utterances)
     _refuse_other_recordings(results.utterances)
     _refuse_other_systems(runs)
     # A scorer that one of several runs could not load is not absent from the table.
@@ -273,17 +273,31 @@ def _add_run(results: Results, run: dict[str, Any], source: str) -> None:
         results.remarks.append(f"{rejection['id']} was left out{where}: {rejection['reason']}")
 
 
-def _refuse_mixtures(utterances: Sequence[dict[str, Any]]) -> None:
-    revisions: dict[str, Counter[str]] = defaultdict(Counter)
-    for utterance in utterances:
-        normalizers = utterance.get("normalizers", {})
-        for scorer, revision in utterance["revisions"].items():
-            normalizer = f" with normalizer {json.dumps(normalizers[scorer])}" if scorer in normalizers else ""
-            revisions[scorer][revision + normalizer] += 1
-    for scorer, found in revisions.items():
-        if len(found) > 1:
-            named = " and ".join(f"{revision} ({number} results)" for revision, number in found.items())
-            raise ValueError(f"scores named {scorer!r} come from {named}: report them apart, or rename a scorer")
+def _refuse_mixtures(runs: Sequence[tuple[Path, dict[str, Any]]], utterances: Sequence[dict[str, Any]]) -> None:
+    """Insist that scores of one name come from one model, in one setting."""
+    scored = Counter((utterance["folder"], name) for utterance in utterances for name in utterance["scores"])
+    scorers: dict[str, dict[str, int]] = defaultdict(dict)
+    for folder, run in dict(runs).items():
+        for scorer in run["scorers"]:
+            if scorer["identity"] is not None:
+                counts, identity = scorers[scorer["name"]], json.dumps(scorer["identity"], sort_keys=True)
+                counts[identity] = counts.get(identity, 0) + scored[folder, scorer["name"]]
+    for name, counts in scorers.items():
+        if len(counts) > 1:
+            identities = [json.loads(identity) for identity in counts]
+            named = " and ".join(
+                f"{identity['name']}@{identity['revision']}{_settings(identity, identities)} ({number} results)"
+                for identity, number in zip(identities, counts.values(), strict=True)
+            )
+            raise ValueError(f"scores named {name!r} come from {named}: report them apart, or rename a scorer")
+
+
+def _settings(identity: dict[str, Any], identities: Sequence[dict[str, Any]]) -> str:
+    """Say what a scorer's identity holds, besides name and revision, that not all of several hold."""
+    keys = sorted({key for one in identities for key in one} - {"name", "revision"})
+    values = {key: [one.get(key, "unknown") for one in identities] for key in keys}
+    different = [key for key in keys if any(value != values[key][0] for value in values[key])]
+    return "".join(f" with {key} {json.dumps(identity.get(key, 'unknown'))}" for key in different)
 
 
 def _refuse_other_recordings(utterances: Sequence[dict[str, Any]]) -> None:

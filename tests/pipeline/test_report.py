@@ -358,6 +358,22 @@ def test_scores_of_two_models_in_one_column_are_refused(tmp_path, results):
         read_results([results, other])
 
 
+def test_scores_of_one_model_in_two_settings_are_refused(tmp_path, results):
+    for folder, beams in (
+        (results, 1),
+        (write(tmp_path / "more", [result("d", "audiolm", "prompted", "short", errors=0)]), 5),
+    ):
+        run = json.loads((folder / "run.json").read_text())
+        run["scorers"][0]["identity"] |= {"num_beams": beams, "language": None, "normalizer": {"name": "basic"}}
+        (folder / "run.json").write_text(json.dumps(run))
+        read_results([folder, folder])
+    both = (
+        r"named 'wer' come from asr@1 with num_beams 1 \(6 results\) and asr@1 with num_beams 5 \(1 results\): report"
+    )
+    with pytest.raises(ValueError, match=both):
+        read_results([results, tmp_path / "more"])
+
+
 def test_results_of_another_run_are_refused(tmp_path, results):
     other = write(tmp_path / "other", [result("a", "audiolm", "prompted", "short", errors=0, revision="2")])
     (results / "run.json").write_text((other / "run.json").read_text())
