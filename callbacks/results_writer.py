@@ -18,6 +18,8 @@ from datamodules.audio_sources import safe_id
 from datamodules.generated_set import write_flac
 from modules.atomic import write_atomically
 from modules.batches import Rejection
+from modules.evaluation.choice import choose_worst, ranking_measure, spread_evenly
+from modules.evaluation.items import EvaluationItem
 from modules.evaluation.module import EvaluationModule, ScoredItem
 
 PACKAGES = ("soundstorm-lightning", "torch", "transformers", "jiwer", "lightning")
@@ -32,18 +34,20 @@ class ResultsWriter(Callback):
     clips/         audio of some utterances as every system rendered them, to listen to
     ============== =====================================================================================
 
-    Rows are written as they are found, and put in place together when the test ends.
+    Rows are written as they are found, and put in place together when the test ends. Only then are the worst known,
+    and the audio to keep read once more.
 
     Args:
         output_dir: The folder.
         clips: How many utterances to keep audio of, spread evenly over the set.
+        worst: How many more, of which a system made the worst by the first scorer's first measure.
     """
 
-    def __init__(self, output_dir: str | Path, clips: int = 12) -> None:
+    def __init__(self, output_dir: str | Path, clips: int = 12, worst: int = 6) -> None:
         super().__init__()
         self.output_dir = Path(output_dir)
         self.clips = clips
-        self._kept: set[str] = set()
+        self.worst = worst
         self._part = Path()
         self._identities: dict[str, dict[str, Any]] = {}
 
@@ -57,9 +61,6 @@ class ResultsWriter(Callback):
             raise TypeError(f"ResultsWriter writes what EvaluationModule finds, not {type(pl_module).__name__}")
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self._identities = {scorer.name: scorer.identity() for scorer in pl_module.loaded}
-        ids = trainer.datamodule.ids  # ty: ignore[missing-attribute]
-        step = max(1, math.ceil(len(ids) / self.clips)) if self.clips else 1
-        self._kept = set(ids[::step][: self.clips])
         self._part = self.output_dir / f"results-r{trainer.global_rank}.jsonl.tmp"
         self._part.write_text("", encoding="utf-8")
 
@@ -77,14 +78,22 @@ class ResultsWriter(Callback):
         rejected: list[Rejection] = outputs["rejected"]
         results: list[ScoredItem] = outputs["results"]
         lines = [{"rejected": rejection._asdict()} for rejection in rejected]
-        for result in results:
-            clip = self._keep_clip(result) if result.item.id in self._kept else None
-            lines.append({"result": result_row(result, self._identities, clip)})
+        lines += [{"result": result_row(result, self._identities)} for result in results]
         with open(self._part, "a", encoding="utf-8") as stream:
             stream.writelines(_json_line(line) for line in lines)
 
-    def _keep_clip(self, result: ScoredItem) -> str:
-        item = result.item
+    def _keep_clips(self, trainer: Trainer, module: EvaluationModule, rows: list[dict[str, Any]]) -> None:
+        """Write the audio of some utterances, and into their rows where it lies."""
+        kept = set(spread_evenly(sorted({row["id"] for row in rows}), self.clips))
+        if (by := ranking_measure((scorer.name, m) for scorer in module.loaded for m in scorer.measures)) is not None:
+            kept |= set(choose_worst(rows, *by, self.worst))
+        dataset = trainer.test_dataloaders.dataset  # ty: ignore[missing-union-attribute]
+        items = (dataset[at] for at, found in enumerate(dataset.renderings) if found.utterance.id in kept)
+        clips = {(i.id, i.system, i.condition): self._keep_clip(i) for i in items if isinstance(i, EvaluationItem)}
+        for row in rows:
+            row["clip"] = clips.get((row["id"], row["system"], row["condition"]))
+
+    def _keep_clip(self, item: EvaluationItem) -> str:
         path = f"clips/{safe_id(item.id)}/{item.system}-{item.condition}.flac"
         file = self.output_dir / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +110,7 @@ class ResultsWriter(Callback):
         lines = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
         rows = sorted((line["result"] for line in lines if "result" in line), key=lambda row: row["id"])
         rejected = [line["rejected"] for line in lines if "rejected" in line]
+        self._keep_clips(trainer, pl_module, rows)
         text = "".join(map(_json_line, rows))
         run = {
             **describe_scorers(pl_module, self._identities),
@@ -120,7 +130,7 @@ class ResultsWriter(Callback):
         rank_zero_info(f"{len(rows)} results in {self.output_dir / 'results.jsonl'}")
 
 
-def result_row(result: ScoredItem, identities: dict[str, dict[str, Any]], clip: str | None) -> dict[str, Any]:
+def result_row(result: ScoredItem, identities: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Lay out one row of ``results.jsonl``: JSON-serialisable, NaN as null."""
     item = result.item
     return {
@@ -145,7 +155,7 @@ def result_row(result: ScoredItem, identities: dict[str, dict[str, Any]], clip: 
         "normalizers": {
             name: identity["normalizer"] for name, identity in identities.items() if "normalizer" in identity
         },
-        "clip": clip,
+        "clip": None,  # until all is scored
     }
 
 

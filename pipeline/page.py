@@ -34,6 +34,7 @@ class Clip(NamedTuple):
     speaker: str
     seconds: float
     renderings: list[Rendering]
+    why: str = ""  # it is shown, where that is not by its place in the set
 
 
 def make_page(
@@ -198,6 +199,7 @@ def _cell(cell: Cell, digits: int) -> str:
 
 def _clip(clip: Clip, results: Results) -> str:
     speaker = f" · speaker {escape(clip.speaker)}" if clip.speaker else ""
+    why = f" · {escape(clip.why)}" if clip.why else ""
     renderings = "".join(_rendering(rendering, results) for rendering in clip.renderings)
     text = escape(clip.text) or "<span class=soft>no transcript</span>"
     scores: dict[str, dict[str, float]] = {}
@@ -207,7 +209,7 @@ def _clip(clip: Clip, results: Results) -> str:
                 scores.setdefault(_measure_key(column), {})[_key(rendering.row)] = round(value, 6)
     return (
         f'<section class="card clip" data-id="{escape(clip.id)}" data-scores="{escape(json.dumps(scores))}">'
-        f"<h3>{escape(clip.id)}</h3><output></output><p class=soft>{clip.seconds:.1f} s{speaker}</p>"
+        f"<h3>{escape(clip.id)}</h3><output></output><p class=soft>{clip.seconds:.1f} s{speaker}{why}</p>"
         f"<p class=text>{text}</p><div class=renderings>{renderings}</div></section>"
     )
 

@@ -7,6 +7,7 @@ import soundfile
 
 from datamodules.audio_sources import safe_id
 from modules.atomic import write_atomically
+from modules.evaluation.choice import choose_worst, ranking_measure, spread_evenly
 from pipeline.figures import draw_figures
 from pipeline.page import Clip, Rendering, make_page
 from pipeline.results import Results, Row, read_results
@@ -21,6 +22,7 @@ def report(
     results: list[Path],
     output: Path = Path("runs/report"),
     clips: int = 6,
+    worst: int = 6,
     resamples: int = 2000,
     published: bool = True,
 ) -> None:
@@ -32,7 +34,8 @@ def report(
     Args:
         results: Folders that ``soundstorm test`` wrote, joined into one table, and folders with a ``speed.jsonl``.
         output: Folder of the report.
-        clips: Utterances on the page.
+        clips: Utterances on the page, spread evenly over those that have sounds.
+        worst: How many more, of which a system made the worst by the first measure.
         resamples: Draws of the bootstrap for the confidence intervals.
         published: Whether to put the paper's numbers beside the measured ones.
 
@@ -46,7 +49,7 @@ def report(
     sections = without_sweeps(everything)
     output.mkdir(parents=True, exist_ok=True)
     pictures = draw_figures(found, speeds, output, resamples)
-    shown = copy_clips(found, output, clips)
+    shown = copy_clips(found, output, clips, worst)
     page = make_page(found, sections, shown, pictures, speeds)
     text = f"# SoundStorm evaluation\n\n{table_markdown(sections)}"
     if speeds:
@@ -72,13 +75,14 @@ def holds_timings_only(given: Path) -> bool:
     )
 
 
-def copy_clips(results: Results, output: Path, number: int) -> list[Clip]:
+def copy_clips(results: Results, output: Path, number: int, worst: int) -> list[Clip]:
     """Bring sounds and spectrograms of some utterances beside the page.
 
     Args:
         results: What was found; its folders hold the sounds.
         output: Folder of the page.
         number: How many utterances, spread evenly over those that have sounds.
+        worst: How many more, the worst of them by the first measure.
 
     Returns:
         The clips, with their files.
@@ -87,12 +91,15 @@ def copy_clips(results: Results, output: Path, number: int) -> list[Clip]:
     for utterance in results.utterances:
         if utterance.get("clip") and (utterance["folder"] / utterance["clip"]).is_file():
             by_id.setdefault(utterance["id"], []).append(utterance)
-    ids = sorted(by_id)
-    chosen = ids[:: max(1, -(-len(ids) // number))][:number] if number else []
-    return [_copy_clip(by_id[id], output, results.rows) for id in chosen]
+    chosen = dict.fromkeys(spread_evenly(sorted(by_id), number), "")
+    measures = [(column.scorer, column.measure) for column in results.columns if column.identity is not None]
+    if (by := ranking_measure(measures)) is not None:
+        sounding = [utterance for utterances in by_id.values() for utterance in utterances]
+        chosen |= dict.fromkeys(choose_worst(sounding, *by, worst), f"among the worst by {by[1].label}")
+    return [_copy_clip(by_id[id], output, results.rows, why) for id, why in sorted(chosen.items())]
 
 
-def _copy_clip(utterances: list[dict], output: Path, rows: list[Row]) -> Clip:
+def _copy_clip(utterances: list[dict], output: Path, rows: list[Row], why: str) -> Clip:
     renderings = []
     utterances = sorted(utterances, key=lambda found: rows.index(Row(found["condition"], found["system"])))
     folder = safe_id(utterances[0]["id"])
@@ -110,4 +117,4 @@ def _copy_clip(utterances: list[dict], output: Path, rows: list[Row]) -> Clip:
         draw_spectrogram(audio, sample_rate, picture, longest, prompt_seconds)
         renderings.append(Rendering(row, f"{name}.flac", f"{name}.png", utterance))
     first = utterances[0]
-    return Clip(first["id"], first.get("text", ""), first.get("speaker", ""), first["seconds"], renderings)
+    return Clip(first["id"], first.get("text", ""), first.get("speaker", ""), first["seconds"], renderings, why)

@@ -12,13 +12,15 @@ class ReportWriter(Callback):
 
     Args:
         output_dir: Folder of the report; ``None``: ``report`` in the results folder.
-        clips: Utterances on its page.
+        clips: Utterances on its page, spread evenly.
+        worst: How many more, the worst.
     """
 
-    def __init__(self, output_dir: str | Path | None = None, clips: int = 6) -> None:
+    def __init__(self, output_dir: str | Path | None = None, clips: int = 6, worst: int = 6) -> None:
         super().__init__()
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.clips = clips
+        self.worst = worst
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Insist on results to report.
@@ -44,4 +46,4 @@ class ReportWriter(Callback):
             from pipeline.report import report  # plotting takes long to import
 
             results = self._results_dir(trainer)
-            report([results], self.output_dir or results / "report", clips=self.clips)
+            report([results], self.output_dir or results / "report", clips=self.clips, worst=self.worst)

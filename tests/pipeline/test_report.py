@@ -193,15 +193,32 @@ def test_one_utterance_has_no_interval():
     assert all(np.isnan(confidence_interval(np.ones(1), np.ones(1), 100)))
 
 
-def test_the_page_is_complete_in_itself(tmp_path, results):
-    rows = [json.loads(line) for line in (results / "results.jsonl").read_text().splitlines()]
+def add_sounds(folder):
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for row in rows:
         row["clip"] = f"clips/{row['id']}/{row['system']}-{row['condition']}.flac"
-        (results / row["clip"]).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(results / row["clip"], np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
-    (results / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / row["clip"]).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / row["clip"], np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_page_has_clips_spread_evenly_and_the_worst(tmp_path):
+    ids = [f"{number:02d}" for number in range(13)]
+    rows = [result(id, "original", "reference", "short", errors=9 - (id == "03")) for id in ids]
+    rows += [result(id, "soundstorm", "prompted", "short", errors={"04": 7, "05": 8}.get(id, 1)) for id in ids]
+    add_sounds(write(tmp_path / "results", rows))
+    report([tmp_path / "results"], tmp_path / "report", clips=3, worst=2, resamples=10)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert re.findall('data-id="(..)"', page) == ["00", "04", "05", "06", "12"]
+    assert page.count("5.0 s · speaker ann · among the worst by WER %") == 2
+    report([tmp_path / "results"], tmp_path / "report", clips=12, worst=0, resamples=10)
+    assert (tmp_path / "report" / "index.html").read_text().count("data-id") == 12
+
+
+def test_the_page_is_complete_in_itself(tmp_path, results):
+    add_sounds(results)
     output = tmp_path / "report"
-    report([results], output, clips=2)
+    report([results], output, clips=2, worst=0)
     page = (output / "index.html").read_text()
     files = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert not [file for file in files if "//" in file]

@@ -24,6 +24,7 @@ from modules.evaluation import (
     WordErrors,
     XVectorEmbedding,
 )
+from modules.evaluation.choice import spread_evenly
 
 RATE = 16_000
 
@@ -33,13 +34,17 @@ class Seconds(Scorer):
 
     sample_rate = RATE
 
-    def __init__(self, name="seconds", missing=""):
+    def __init__(self, name="seconds", missing="", higher_is_better=None):
         super().__init__()
-        self.name, self.missing = name, missing
+        self.name, self.missing, self.higher_is_better = name, missing, higher_is_better
 
     @property
     def measures(self):
-        return (Measure("rate", "Rate", "seconds", "clips"), Measure("mean", "Mean", "seconds", scale=10.0))
+        better = {"higher_is_better": self.higher_is_better}
+        return (
+            Measure("rate", "Rate", "seconds", "clips", **better),
+            Measure("mean", "Mean", "seconds", scale=10.0, **better),
+        )
 
     def load(self):
         if self.missing:
@@ -76,12 +81,12 @@ def data(tmp_path):
     )
 
 
-def run(tmp_path, module, data, clips=2):
+def run(tmp_path, module, data, clips=2, worst=0):
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
         logger=False,
-        callbacks=[ResultsWriter(tmp_path / "results", clips=clips)],
+        callbacks=[ResultsWriter(tmp_path / "results", clips=clips, worst=worst)],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
@@ -145,6 +150,30 @@ def test_keeps_clips_to_listen_to(tmp_path, data):
     with soundfile.SoundFile(tmp_path / "results" / rows[1]["clip"]) as sound:
         assert sound.frames == 5 * RATE
         assert "Synthetic" in sound.comment
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "worst", "kept"),
+    [(False, 1, {"c"}), (True, 1, {"b"}), (False, 2, {"b", "c"}), (True, 9, {"b", "c"}), (None, 9, set())],
+)
+def test_keeps_what_a_system_made_worst(tmp_path, data, higher_is_better, worst, kept):
+    # The system's renderings last 6 s (b) and 13 s (c); that of a has no score, and the recordings do not count.
+    module = EvaluationModule([Seconds(higher_is_better=higher_is_better)])
+    _, rows, _ = run(tmp_path, module, data, clips=0, worst=worst)
+    assert {row["id"] for row in rows if row["clip"]} == kept
+    assert all((tmp_path / "results" / row["clip"]).is_file() for row in rows if row["clip"])
+    assert len(list(tmp_path.glob("results/clips/*"))) == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("ids", "number", "chosen"), [(13, 12, 12), (13, 13, 13), (3, 12, 3), (5, 1, 1), (5, 0, 0), (0, 4, 0)]
+)
+def test_clips_are_spread_from_the_first_to_the_last(ids, number, chosen):
+    ids = [f"{n:02d}" for n in range(ids)]
+    found = spread_evenly(ids, number)
+    assert len(set(found)) == len(found) == chosen
+    assert found == sorted(found)
+    assert chosen < 2 or (found[0], found[-1]) == (ids[0], ids[-1])
 
 
 def test_unreadable_audio_is_named_in_the_run(tmp_path, data):
