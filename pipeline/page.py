@@ -79,7 +79,8 @@ def make_page(
     for picture in pictures:
         parts += [
             f"<h2>{escape(picture.title)}</h2>",
-            f'<figure class=card><img src="{quote(picture.file)}" alt="{escape(picture.title)}">'
+            f'<figure class=card><div class=scroll><a href="{quote(picture.file)}">'
+            f'<img src="{quote(picture.file)}" alt="{escape(picture.title)}"></a></div>'
             f"<figcaption class=soft>{escape(picture.caption)}</figcaption></figure>",
         ]
         if picture.file == "runtime.png":
@@ -171,7 +172,7 @@ def _card(section: Section) -> str:
         if line.row.condition != condition:
             condition = line.row.condition
             name = escape(line.row.condition_name.capitalize())
-            body.append(f"<tr class=condition><th colspan={len(SPLITS) + 1}>{name}</th></tr>")
+            body.append(f"<tr class=condition><th colspan={len(SPLITS) + 1}><span>{name}</span></th></tr>")
         body.append(_line(line, section.digits))
     return (
         f"<section class=card><h3>{escape(heading(section))}</h3><div class=scroll><table>"

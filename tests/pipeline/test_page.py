@@ -123,6 +123,8 @@ def make_report(results, absent=False):
     run = {"scorers": [described], "absent": missing, "data": {}, "rejected": []}
     (results / "run.json").write_text(json.dumps(run))
     (results / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    timing = {"system": "soundstorm", "stage": "soundstorm", "audio_seconds": 10.0, "seconds": [1.0]}
+    (results / "speed.jsonl").write_text(json.dumps(timing | {"device": "a CPU", "passes": 27}))
     report([results], results.parent / "report", resamples=10)
     return results.parent / "report"
 
@@ -177,7 +179,7 @@ def test_in_a_browser_players_load_sorting_works_and_nothing_complains(browser, 
     browser.evaluate("location.hash = '#sort=mel/mel_distance&order=worst&system='")
     assert browser.evaluate(f"new Promise((done) => setTimeout(() => done({IDS}), 50))") == "bac"
     pictures = "[...document.images].map((image) => (image.loading = 'eager', image.decode()))"
-    assert browser.evaluate(f"Promise.all({pictures}).then(() => document.images.length)") == 6
+    assert browser.evaluate(f"Promise.all({pictures}).then(() => document.images.length)") == 7
     assert browser.evaluate("document.querySelector('.clip .text').textContent") == '<b>"b" & more'
     assert browser.complaints() == []
 
@@ -191,6 +193,23 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, folder):
         "Math.min(...[...document.querySelectorAll('audio, select')].map((e) => e.getBoundingClientRect().width))"
     )
     assert browser.evaluate(narrowest) > 250
+    assert browser.evaluate("document.querySelector('figure img').getBoundingClientRect().width") > 600
+    assert browser.evaluate("document.querySelector('figure a').href") == (folder / "runtime.png").as_uri()
+
+
+def test_on_a_phone_names_stay_in_view_while_a_table_scrolls(browser, folder):
+    browser.command("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+    browser.open((folder / "index.html").as_uri())
+    scroll = """(() => {
+      const box = document.querySelector('.sections .scroll');
+      box.firstChild.style.width = '600px';
+      box.scrollLeft = 100;
+      const left = (name) => box.querySelector(name).getBoundingClientRect().left - box.getBoundingClientRect().left;
+      return [box.scrollLeft, left('td'), left('tr.condition span'), getComputedStyle(box).backgroundImage];
+    })()"""
+    scrolled, name, condition, shadow = browser.evaluate(scroll)
+    assert (scrolled, name, condition) == (100, 0, 0)
+    assert shadow.count("linear-gradient") == 2
 
 
 def test_a_page_without_scores_plays_and_nothing_complains(browser, tmp_path):
