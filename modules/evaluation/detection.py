@@ -23,8 +23,10 @@ HOW_TO_TRAIN = "train one with `soundstorm fit -c configs/evaluate/detection.yam
 
 
 def class_of(item: EvaluationItem) -> int:
-    """Index into :data:`CLASSES`."""
-    return {"original": 0, "reconstruction": 1}.get(item.system, 2)
+    """Index into :data:`CLASSES`: whatever renders a recording under the condition ``reference`` is a codec."""
+    if item.condition != "reference":
+        return 2
+    return 0 if item.system == "original" else 1
 
 
 def at_level(audio: Tensor) -> Tensor:
