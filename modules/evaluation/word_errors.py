@@ -48,10 +48,24 @@ def spoken_after_prompt(text: str, heard: str) -> str:
     return " ".join(words[start:])
 
 
-def _no_continuation(scores: Scores, reason: str) -> None:
-    for unit in ("word", "character"):
-        scores.values.update({f"continuation_{unit}_errors": float("nan"), f"continuation_{unit}s": float("nan")})
-    scores.problems.update(dict.fromkeys(("wer_continuation", "cer_continuation"), reason))
+def error_rates(reference: str, hypothesis: str, prefix: str = "") -> dict[str, Score]:
+    """Count errors in words and in characters: ``word_errors``, ``words``, ``wer``, and the same of characters.
+
+    Args:
+        reference: Normalised text; where it is empty all counts and rates are NaN.
+        hypothesis: Normalised transcript.
+        prefix: Of all keys.
+    """
+    counted = {
+        "word": ("wer", word_errors, len(reference.split())),
+        "character": ("cer", character_errors, len(reference)),
+    }
+    values: dict[str, Score] = {}
+    for unit, (rate, count, total) in counted.items():
+        errors = count(reference, hypothesis) if total else float("nan")
+        length = total or float("nan")
+        values |= {f"{unit}_errors": errors, f"{unit}s": length, rate: errors / length}
+    return {prefix + key: value for key, value in values.items()}
 
 
 class WordErrors(Scorer):
@@ -79,19 +93,22 @@ class WordErrors(Scorer):
     @property
     def measures(self) -> Sequence[Measure]:
         """Corpus-level WER and CER, and their means over utterances."""
+        return self._measures(continuation=False) + (self._measures(continuation=True) if self.continuation else [])
+
+    @staticmethod
+    def _measures(continuation: bool) -> list[Measure]:
+        prefix, suffix = ("continuation_", "_continuation") if continuation else ("", "")
+        after = " after the prompt" if continuation else ""
         percent: dict[str, Any] = {"scale": 100.0, "higher_is_better": False}
-        measures = [
-            Measure("wer", "WER %", "word_errors", "words", published="wer", **percent),
-            Measure("cer", "CER %", "character_errors", "characters", published="cer", **percent),
-            Measure("wer_mean", "WER %, mean of utterances", "wer", **percent),
-            Measure("cer_mean", "CER %, mean of utterances", "cer", **percent),
+        words = (f"{prefix}word_errors", f"{prefix}words")
+        characters = (f"{prefix}character_errors", f"{prefix}characters")
+        published = {rate: None if continuation else rate for rate in ("wer", "cer")}
+        return [
+            Measure(f"wer{suffix}", f"WER %{after}", *words, published=published["wer"], **percent),
+            Measure(f"cer{suffix}", f"CER %{after}", *characters, published=published["cer"], **percent),
+            Measure(f"wer{suffix}_mean", f"WER %{after}, mean of utterances", f"{prefix}wer", **percent),
+            Measure(f"cer{suffix}_mean", f"CER %{after}, mean of utterances", f"{prefix}cer", **percent),
         ]
-        if self.continuation:
-            words = ("continuation_word_errors", "continuation_words")
-            characters = ("continuation_character_errors", "continuation_characters")
-            measures.append(Measure("wer_continuation", "WER % after the prompt", *words, **percent))
-            measures.append(Measure("cer_continuation", "CER % after the prompt", *characters, **percent))
-        return measures
 
     def load(self) -> None:
         """Fetch the recogniser's model."""
@@ -106,8 +123,9 @@ class WordErrors(Scorer):
 
         Returns:
             ``hypothesis`` and ``reference`` as compared, ``transcript`` as heard, ``word_errors``, ``words``, ``wer``,
-            ``character_errors``, ``characters`` and ``cer``. An utterance without text has a hypothesis only; an empty
-            hypothesis is scored, all words being deleted, and is named as a problem.
+            ``character_errors``, ``characters`` and ``cer``; of the audio after the prompt the same, all but the
+            transcript, with ``continuation_`` before the name. An utterance without text has a hypothesis only; an
+            empty hypothesis is scored, all words being deleted, and is named as a problem.
         """
         transcripts = self.recognizer.transcribe([item.spoken for item in items])
         scores = [self._compare(item, transcript) for item, transcript in zip(items, transcripts, strict=True)]
@@ -119,15 +137,9 @@ class WordErrors(Scorer):
         normalize = self.recognizer.normalizer
         reference, hypothesis = normalize(item.text), normalize(transcript)
         values: dict[str, Score] = {"transcript": transcript, "hypothesis": hypothesis, "reference": reference}
+        values |= error_rates(reference, hypothesis)
         if not reference:
-            nan = float("nan")
-            values |= {"word_errors": nan, "words": nan, "wer": nan}
-            values |= {"character_errors": nan, "characters": nan, "cer": nan}
-            return Scores(values, {measure.name: "no reference text" for measure in self.measures[:4]})
-        errors, words = word_errors(reference, hypothesis), len(reference.split())
-        values |= {"word_errors": errors, "words": words, "wer": errors / words}
-        errors, characters = character_errors(reference, hypothesis), len(reference)
-        values |= {"character_errors": errors, "characters": characters, "cer": errors / characters}
+            return Scores(values, {measure.name: "no reference text" for measure in self._measures(continuation=False)})
         return Scores(values, {} if hypothesis else {"wer": "empty transcript, all words counted as deleted"})
 
     def _compare_continuations(self, items: Sequence[EvaluationItem], scores: list[Scores]) -> None:
@@ -135,7 +147,7 @@ class WordErrors(Scorer):
         normalize = self.recognizer.normalizer
         scorable = [row for row in rows if items[row].continuation.numel()]
         for row in set(rows) - set(scorable):
-            _no_continuation(scores[row], "no audio after the prompt")
+            self._no_continuation(scores[row], "no audio after the prompt")
         unheard = {self._key(items[row]): items[row] for row in scorable if self._key(items[row]) not in self._heard}
         originals = [item.original_continuation for item in unheard.values()]
         heard = self.recognizer.transcribe([*originals, *(items[row].continuation for row in scorable)])
@@ -145,16 +157,14 @@ class WordErrors(Scorer):
         for row, transcript in zip(scorable, heard[len(originals) :], strict=True):
             reference = spoken_after_prompt(normalize(items[row].text), self._heard[self._key(items[row])])
             hypothesis = normalize(transcript)
+            if not reference:
+                self._no_continuation(scores[row], "nothing is said after the prompt")
             scores[row].values.update(continuation_hypothesis=hypothesis, continuation_reference=reference)
-            if reference:
-                scores[row].values.update(
-                    continuation_word_errors=word_errors(reference, hypothesis),
-                    continuation_words=len(reference.split()),
-                    continuation_character_errors=character_errors(reference, hypothesis),
-                    continuation_characters=len(reference),
-                )
-            else:
-                _no_continuation(scores[row], "nothing is said after the prompt")
+            scores[row].values.update(error_rates(reference, hypothesis, "continuation_"))
+
+    def _no_continuation(self, scores: Scores, reason: str) -> None:
+        scores.values.update(error_rates("", "", "continuation_"))
+        scores.problems.update({measure.name: reason for measure in self._measures(continuation=True)})
 
     @staticmethod
     def _key(item: EvaluationItem) -> tuple[str, float]:

@@ -1,7 +1,6 @@
 """WER and CER."""
 
 import math
-import random
 
 import jiwer
 import pytest
@@ -103,9 +102,10 @@ def test_a_clip_that_ends_with_its_prompt_has_no_continuation(make_item):
     scorer = WordErrors(Script({3 * 16_000: "red"}), continuation=True)
     scores = scorer.score(make_item(make_item.tone(3), text="red green"))
     assert math.isnan(scores.values["continuation_word_errors"])
-    assert scores.problems["wer_continuation"] == "no audio after the prompt"
-    assert scores.problems["cer_continuation"] == "no audio after the prompt"
     assert math.isnan(scores.values["continuation_characters"])
+    assert math.isnan(scores.values["continuation_cer"])
+    names = ("wer_continuation", "cer_continuation", "wer_continuation_mean", "cer_continuation_mean")
+    assert scores.problems == dict.fromkeys(names, "no audio after the prompt")
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,19 @@ def test_the_end_found_has_the_least_distance_of_all_ends(text, heard):
     assert len(found) == len(text) - distances.index(min(distances))
 
 
-def test_corpus_level_is_not_the_mean_of_utterances(make_item):
-    random.seed(0)
-    scorer = WordErrors(Script({16_000: "red", 32_000: "red green blue red green blue red green blue sea"}))
-    long_text = "red green blue red green blue red green blue sky"
-    items = [make_item(make_item.tone(1), text="blue"), make_item(make_item.tone(2), text=long_text)]
+@pytest.mark.parametrize("after", ["", "_continuation"], ids=["whole", "continuation"])
+def test_corpus_level_is_not_the_mean_of_utterances(make_item, after):
+    said = {1: "red", 2: "red green blue red green blue red green blue sea"}
+    texts = {1: "blue", 2: "red green blue red green blue red green blue sky"}
+    script = Script({seconds * 16_000: heard for seconds, heard in said.items()})
+    # Cut off the original, a prompt of 3 s leaves all of the text.
+    script.lines |= {seconds * 16_000 + 1: text for seconds, text in texts.items()}
+    script.lines |= {(3 + seconds) * 16_000: heard for seconds, heard in said.items()}
+    scorer = WordErrors(script, continuation=True)
+    items = [
+        make_item(make_item.tone(3 + n), original=make_item.tone(3 + n + 1)[: (3 + n) * 16_000 + 1], id=text, text=text)
+        for n, text in texts.items()
+    ]
     scores = [found.values for found in scorer.score_batch(items)]
     measures = {measure.name: measure for measure in scorer.measures}
 
@@ -147,5 +155,6 @@ def test_corpus_level_is_not_the_mean_of_utterances(make_item):
         terms = [measures[name].terms(found) for found in scores]
         return measures[name].scale * sum(above for above, _ in terms) / sum(below for _, below in terms)
 
-    assert rate("wer") == pytest.approx(100 * 2 / 11)
-    assert rate("wer_mean") == pytest.approx(100 * (1 + 1 / 10) / 2)
+    assert rate(f"wer{after}") == pytest.approx(100 * 2 / 11)
+    assert rate(f"wer{after}_mean") == pytest.approx(100 * (1 + 1 / 10) / 2)
+    assert rate(f"cer{after}_mean") != pytest.approx(rate(f"cer{after}"))
