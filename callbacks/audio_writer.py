@@ -43,7 +43,6 @@ class AudioWriter(Callback):
         self.condition = condition
         self._writer: GeneratedSetWriter | None = None
         self._finished: set[str] = set()
-        self._own_prompt = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See what the folder holds already and tell the datamodule.
@@ -57,7 +56,6 @@ class AudioWriter(Callback):
         card = getattr(data, "card", None)
         if card is not None:
             check_codec(self.codec.identity(), card.codec)
-        self._own_prompt = getattr(data, "prompt_source", "same") == "same"
         self._card().compare(self.output_dir)
         self._finished = finished_ids(self.output_dir)
         if self._finished:
@@ -116,6 +114,7 @@ class AudioWriter(Callback):
             rank_zero_warn(f"{id} is left out: the codec returned samples that are NaN or infinite")
             return
         recorded = self.condition == "reference"
+        prompt_id = batch.prompt_ids[row] if batch.prompt_ids else ""
         line = GeneratedRow(
             id=id,
             path=audio_path(id),
@@ -128,7 +127,8 @@ class AudioWriter(Callback):
             seed=None if recorded else int(batch.seeds[row]),
             system=self.system,
             condition=self.condition,
-            own_prompt=self._own_prompt,
+            own_prompt=not prompt_id,
+            prompt_id=prompt_id,
         )
         self._writer.write(line, audio.numpy())
 

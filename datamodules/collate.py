@@ -21,6 +21,7 @@ class Utterance(NamedTuple):
     codes: npt.NDArray[np.integer]  # [Q, T]
     prompt_frames: int
     seed: int
+    prompt_id: str = ""  # the other utterance that gives the prompt
 
 
 def collate(utterances: Sequence[Utterance], width: int, card: TokenSetCard) -> TokenBatch:
@@ -54,6 +55,7 @@ def collate(utterances: Sequence[Utterance], width: int, card: TokenSetCard) -> 
         seeds=torch.tensor([utterance.seed for utterance in utterances]),
         speakers=[utterance.speaker for utterance in utterances],
         texts=[utterance.text for utterance in utterances],
+        prompt_ids=[utterance.prompt_id for utterance in utterances],
     )
 
 

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.audio_files import AudioReader, UnusableAudio
@@ -28,6 +30,7 @@ class Rendering(NamedTuple):
     condition: str
     row: GeneratedRow | None  # None: the recording itself
     folder: Path | None
+    prompt: Utterance | None = None  # the other utterance that gave the prompt
 
 
 class GeneratedAudioDataModule(LightningDataModule):
@@ -107,15 +110,20 @@ class GeneratedAudioDataModule(LightningDataModule):
             if self.rows.count((system, condition)) > 1:
                 raise ValueError(f"two of {list(self.systems)} hold {system} ({condition}): name each once")
         ids = self._choose(recordings, sets, account)
+        # A recording may come with its content: held once, whether it is spoken, prompts, or both.
+        take = cache(lambda id: self.reference[recordings[id]])
         for id in ids:
-            utterance = self._utterance(recordings[id], [rows[id] for rows in sets.values() if id in rows])
+            utterance = _completed(take(id), [rows[id] for rows in sets.values() if id in rows])
             if not utterance.text:
                 account["without text: no words are counted"].append(id)
             self.renderings.append(Rendering(utterance, *ORIGINAL, None, None))
             for name, card in cards.items():
                 if id in sets[name]:
-                    folder = Path(self.systems[name])
-                    self.renderings.append(Rendering(utterance, card.system, card.condition, sets[name][id], folder))
+                    row, folder = sets[name][id], Path(self.systems[name])
+                    prompt = None
+                    if row.prompt_seconds > 0 and not row.own_prompt:
+                        prompt = take(row.prompt_id) if row.prompt_id in recordings else _missing(row)
+                    self.renderings.append(Rendering(utterance, card.system, card.condition, row, folder, prompt))
         self.account = {reason: sorted(set(concerned)) for reason, concerned in account.items()}
         for reason, concerned in self.account.items():
             rank_zero_warn(f"{_count(concerned)} {reason}: {_list(concerned)}")
@@ -151,12 +159,6 @@ class GeneratedAudioDataModule(LightningDataModule):
             examples += [f"{name} holds {_list(list(rows))}" for name, rows in sets.items()]
             raise ValueError(f"no utterance is in all sets; {'; '.join(examples)}")
         return ids
-
-    def _utterance(self, index: int, rows: list[GeneratedRow]) -> Utterance:
-        utterance = self.reference[index]
-        text = utterance.text or next((row.text for row in rows if row.text), "")
-        speaker = utterance.speaker or next((row.speaker for row in rows if row.speaker), "")
-        return utterance._replace(text=text, speaker=speaker)
 
     def test_dataloader(self) -> DataLoader:
         """Give this rank's batches."""
@@ -196,18 +198,23 @@ class RenderingDataset(Dataset):
 
     def __getitem__(self, index: int) -> EvaluationItem | Rejection:
         """Read one rendering."""
-        utterance, system, condition, row, folder = self.renderings[index]
+        utterance, system, condition, row, folder, prompt = self.renderings[index]
         path = utterance.path
         try:
-            if utterance.problem:
-                raise UnusableAudio(utterance.problem)
-            original = audio = self.read_recording(utterance.file, speed=utterance.speed)
+            original = audio = self._read(utterance)
             if row is not None and folder is not None:
                 path = str(folder / row.path)
                 audio = self.read_rendering(folder / row.path)
         except UnusableAudio as error:
             return Rejection(utterance.id, path, f"{system} ({condition}): {error}")
         given = row is not None and condition != "reference"
+        prompt_seconds = row.prompt_seconds if row is not None and given else self.reference_prompt_seconds
+        other_prompt, prompt_problem = None, ""
+        if prompt is not None:
+            try:
+                other_prompt = self._read(prompt)[: round(prompt_seconds * self.sample_rate)]
+            except UnusableAudio as error:
+                prompt_problem = f"the prompt's recording {error}"
         return EvaluationItem(
             id=utterance.id,
             system=system,
@@ -216,12 +223,19 @@ class RenderingDataset(Dataset):
             audio=audio,
             original=original,
             sample_rate=self.sample_rate,
-            prompt_seconds=row.prompt_seconds if row is not None and given else self.reference_prompt_seconds,
+            prompt_seconds=prompt_seconds,
             own_prompt=row.own_prompt if row is not None else True,
             seed=row.seed if row is not None else None,
             speaker=utterance.speaker,
             text=utterance.text,
+            other_prompt=other_prompt,
+            prompt_problem=prompt_problem,
         )
+
+    def _read(self, utterance: Utterance) -> Tensor:
+        if utterance.problem:
+            raise UnusableAudio(utterance.problem)
+        return self.read_recording(utterance.file, speed=utterance.speed)
 
 
 def collate(items: Sequence[EvaluationItem | Rejection]) -> EvaluationBatch:
@@ -230,6 +244,19 @@ def collate(items: Sequence[EvaluationItem | Rejection]) -> EvaluationBatch:
         [item for item in items if isinstance(item, EvaluationItem)],
         [item for item in items if isinstance(item, Rejection)],
     )
+
+
+def _completed(utterance: Utterance, rows: list[GeneratedRow]) -> Utterance:
+    """Fill in what a recording does not say of itself by what the audio sets say."""
+    text = utterance.text or next((row.text for row in rows if row.text), "")
+    speaker = utterance.speaker or next((row.speaker for row in rows if row.speaker), "")
+    return utterance._replace(text=text, speaker=speaker)
+
+
+def _missing(row: GeneratedRow) -> Utterance:
+    """Stand in for the recording that gave a row its prompt."""
+    problem = "is not among the references" if row.prompt_id else "is not named by the audio set: generate it anew"
+    return Utterance(row.prompt_id, "", problem=problem)
 
 
 def _rows_by_id(folder: Path, name: str, account: dict[str, list[str]]) -> dict[str, GeneratedRow]:

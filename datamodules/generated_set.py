@@ -14,7 +14,7 @@ Nothing here needs Lightning.
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -108,6 +108,7 @@ class GeneratedRow:
         system: As on the card.
         condition: As on the card.
         own_prompt: Whether the prompt is the utterance's own beginning, rather than put before the utterance.
+        prompt_id: The other utterance whose beginning was put before; "" where none was, and in older audio sets.
     """
 
     id: str
@@ -122,6 +123,7 @@ class GeneratedRow:
     system: str
     condition: str
     own_prompt: bool = True
+    prompt_id: str = ""
 
 
 def read_rows(folder: Path) -> list[GeneratedRow]:
@@ -133,10 +135,11 @@ def read_rows(folder: Path) -> list[GeneratedRow]:
         ValueError: A row is damaged; file and line are named.
     """
     names = {field.name for field in fields(GeneratedRow)}
+    needed = {field.name for field in fields(GeneratedRow) if field.default is MISSING}  # the others came later
     rows: dict[GeneratedRow, None] = {}
     for file in [folder / "manifest.jsonl", *sorted(folder.glob("manifest-r*.jsonl"))]:
         for number, values in _json_lines(file):
-            if not isinstance(values, dict) or not names - {"own_prompt"} <= set(values) or not _is_row(values):
+            if not isinstance(values, dict) or not needed <= set(values) or not _is_row(values):
                 raise ValueError(f"{file} line {number} is no row of an audio set; {MAKE_IT}")
             rows[GeneratedRow(**{name: value for name, value in values.items() if name in names})] = None
     return list(rows)
@@ -150,6 +153,8 @@ def finished_ids(folder: Path) -> set[str]:
 def _is_row(values: dict[str, Any]) -> bool:
     """Tell whether a row's values are of the right kinds, and its path stays in the folder."""
     if any(not isinstance(values[name], str) for name in ("id", "path", "text", "speaker", "system", "condition")):
+        return False
+    if not isinstance(values.get("prompt_id", ""), str):
         return False
     numbers = (values[name] for name in ("num_frames", "prompt_seconds", "seconds", "sample_rate"))
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in numbers):

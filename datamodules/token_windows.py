@@ -139,16 +139,25 @@ class WholeUtterances:
         semantic = [row.semantic[:length] for row, length in zip(utterances, self._lengths[chosen], strict=True)]
         codes = [row.codes[:, :length] for row, length in zip(utterances, self._lengths[chosen], strict=True)]
         given = self.prompts.frames[chosen]
+        givers = [""] * len(utterances)
         if self.prompts.rows is not None:
             for place, (prompt, length) in enumerate(
                 zip(self.source.read(self.prompts.rows[chosen]), given, strict=True)
             ):
+                givers[place] = prompt.id
                 semantic[place] = np.concatenate([prompt.semantic[:length], semantic[place]])
                 codes[place] = np.concatenate([prompt.codes[:, :length], codes[place]], axis=1)
         seeds = as_seeds(mix(self.seed, _EVALUATION_STREAM, hash_texts([row.id for row in utterances])))
         batch = [
             Utterance(
-                row.id, row.speaker, row.text, semantic[place], codes[place], int(given[place]), int(seeds[place])
+                row.id,
+                row.speaker,
+                row.text,
+                semantic[place],
+                codes[place],
+                prompt_frames=int(given[place]),
+                seed=int(seeds[place]),
+                prompt_id=givers[place],
             )
             for place, row in enumerate(utterances)
         ]

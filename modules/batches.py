@@ -4,7 +4,7 @@ All are named tuples, so that Lightning moves their tensors to the device and le
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -51,6 +51,7 @@ class TokenBatch(NamedTuple):
     seeds: Tensor  # [B] int64, one random stream per row: independent of batch, rank and world size
     speakers: list[str]
     texts: list[str]
+    prompt_ids: Sequence[str] = ()  # per row the other utterance that gives the prompt, or ""; empty: none does
 
 
 class GeneratedBatch(NamedTuple):
@@ -63,3 +64,9 @@ class GeneratedBatch(NamedTuple):
     seeds: Tensor  # [B] int64, the seed each row was generated with
     speakers: list[str]
     texts: list[str]
+    prompt_ids: Sequence[str] = ()  # as in TokenBatch
+
+    @classmethod
+    def of(cls, batch: TokenBatch, codes: Tensor) -> Self:
+        """Put codes in the place of a batch's tokens; what else it says of its rows stays."""
+        return cls(codes=codes, **{name: getattr(batch, name) for name in cls._fields if name != "codes"})

@@ -89,7 +89,4 @@ class AudioLM(StagedGenerator):
                 networks[1], coarse, fine_prompt, *rows, fine_noise, self.fine_sampling, self.fine.chunk_frames,
                 self.chunks_at_once, cached,
             )  # fmt: skip
-        return GeneratedBatch(
-            batch.ids, torch.cat((coarse, fine), dim=1), batch.lengths, batch.prompt_frames, batch.seeds,
-            batch.speakers, batch.texts,
-        )  # fmt: skip
+        return GeneratedBatch.of(batch, torch.cat((coarse, fine), dim=1))

@@ -1,5 +1,6 @@
 """The codec's own reconstruction as an acoustic generator: the ceiling of every table."""
 
+import torch
 from lightning.pytorch import LightningModule
 
 from modules.batches import GeneratedBatch, TokenBatch
@@ -21,12 +22,4 @@ class CodecReconstruction(LightningModule):
         Returns:
             The same codes as if generated without a prompt, seeds included.
         """
-        return GeneratedBatch(
-            ids=batch.ids,
-            codes=batch.codes,
-            lengths=batch.lengths,
-            prompt_frames=batch.prompt_frames.new_zeros(batch.prompt_frames.shape),
-            seeds=batch.seeds,
-            speakers=batch.speakers,
-            texts=batch.texts,
-        )
+        return GeneratedBatch.of(batch, batch.codes)._replace(prompt_frames=torch.zeros_like(batch.prompt_frames))

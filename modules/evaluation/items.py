@@ -43,11 +43,18 @@ class EvaluationItem(NamedTuple):
     seed: int | None  # the random stream the codes were drawn from; None for recordings
     speaker: str  # "" where unknown
     text: str  # "" where unknown
+    other_prompt: Tensor | None = None  # [P] float32 mono, the prompt as recorded, where another utterance gave it
+    prompt_problem: str = ""  # why that recording cannot be had
 
     @property
     def prompt_samples(self) -> int:
         """Leading samples of ``audio`` that are the prompt."""
         return round(self.prompt_seconds * self.sample_rate)
+
+    @property
+    def recorded_prompt(self) -> Tensor | None:
+        """The prompt as recorded; None where that cannot be had."""
+        return self.original[: self.prompt_samples] if self.own_prompt else self.other_prompt
 
     @property
     def continuation(self) -> Tensor:

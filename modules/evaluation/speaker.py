@@ -11,7 +11,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from modules.evaluation.items import EvaluationItem
 from modules.evaluation.pretrained import load_pretrained, pretrained_identity
-from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.scorer import Measure, Score, Scorer, ScorerUnavailableError, Scores
 
 
 class VoiceEmbedding(nn.Module, ABC):
@@ -84,9 +84,10 @@ class SpeakerSimilarity(Scorer):
     """Cosine between the voice of the prompt and the voice of the audio after it.
 
     The prompt is cut off the generated audio before it is compared, else the codec's copy of it would be scored.
-    SIM-o compares with the prompt as recorded, SIM-r with the prompt as the system's codec renders it, which is the
-    head of the generated audio: prompted systems keep the prompt's codes untouched. Rows without a prompt have no such
-    score; recordings and reconstructions are scored as if their leading seconds were the prompt.
+    SIM-o compares with the prompt as recorded, whichever utterance gave it; SIM-r with the prompt as the system's codec
+    renders it, which is the head of the generated audio: prompted systems keep the prompt's codes untouched. Rows
+    without a prompt have no such score; recordings and reconstructions are scored as if their leading seconds were the
+    prompt.
 
     Args:
         embedding: What hears voices.
@@ -115,23 +116,32 @@ class SpeakerSimilarity(Scorer):
         """Score one utterance.
 
         Returns:
-            ``sim_o`` where the prompt is the utterance's own beginning, ``sim_r`` for all but the recordings; nothing
-            where the row has no prompt.
+            ``sim_o``, and ``sim_r`` for all but the recordings; nothing where the row has no prompt.
         """
-        prompts: dict[str, Tensor] = {}
-        if item.prompt_seconds > 0 and item.own_prompt:
-            prompts["sim_o"] = item.original[: item.prompt_samples]
-        if item.prompt_seconds > 0 and item.system != "original":
-            prompts["sim_r"] = item.audio[: item.prompt_samples]
-        if not prompts:
+        if item.prompt_seconds <= 0:
             return Scores({})
-        shortest = int(self.embedding.min_seconds * self.embedding.sample_rate)
-        if item.continuation.numel() < shortest or min(prompt.numel() for prompt in prompts.values()) < shortest:
-            which = "audio after the prompt" if item.continuation.numel() < shortest else "prompt"
-            reason = f"{which} shorter than {self.embedding.min_seconds:g} s"
-            return Scores(dict.fromkeys(prompts, math.nan), dict.fromkeys(prompts, reason))
-        voice = self.embedding(item.continuation)
-        return Scores({key: float(torch.dot(voice, self.embedding(prompt))) for key, prompt in prompts.items()})
+        prompts = {"sim_o": item.recorded_prompt}
+        if item.system != "original":
+            prompts["sim_r"] = item.audio[: item.prompt_samples]
+        heard: dict[str, Tensor] = {}
+        problems: dict[str, str] = {}
+        for key, prompt in prompts.items():
+            if self._is_short(item.continuation):
+                problems[key] = f"audio after the prompt shorter than {self.embedding.min_seconds:g} s"
+            elif prompt is None:
+                problems[key] = item.prompt_problem or "no recording of the prompt"
+            elif self._is_short(prompt):
+                problems[key] = f"prompt shorter than {self.embedding.min_seconds:g} s"
+            else:
+                heard[key] = prompt
+        values: dict[str, Score] = dict.fromkeys(problems, math.nan)
+        if heard:
+            voice = self.embedding(item.continuation)
+            values |= {key: float(torch.dot(voice, self.embedding(prompt))) for key, prompt in heard.items()}
+        return Scores(values, problems)
+
+    def _is_short(self, audio: Tensor) -> bool:
+        return audio.numel() < int(self.embedding.min_seconds * self.embedding.sample_rate)
 
     def identity(self) -> dict[str, Any]:
         """The embedding's identity."""

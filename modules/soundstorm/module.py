@@ -110,6 +110,4 @@ class SoundStorm(TokenStage, TokenGenerator):
             batch.seeds,
             prompt_lengths=batch.prompt_frames,
         )
-        return GeneratedBatch(
-            batch.ids, codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
-        )
+        return GeneratedBatch.of(batch, codes)

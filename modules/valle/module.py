@@ -68,6 +68,4 @@ class VallE(StagedGenerator):
         with evaluating(*networks):
             first = generate_first_level(networks[0], batch.semantic, prompt[:, 0], *rows, noise, self.sampling, cached)
             codes = fill_levels(networks[1], batch.semantic, first, prompt, *rows)
-        return GeneratedBatch(
-            batch.ids, codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
-        )
+        return GeneratedBatch.of(batch, codes)

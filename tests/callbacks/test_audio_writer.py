@@ -41,9 +41,7 @@ class Echo(LightningModule):
     """Predicts the codes it is given."""
 
     def predict_step(self, batch, batch_idx):
-        return GeneratedBatch(
-            batch.ids, batch.codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
-        )
+        return GeneratedBatch.of(batch, batch.codes)
 
 
 class Tokens(LightningDataModule):
@@ -102,13 +100,23 @@ def test_writes_every_utterance_cut_to_its_length(tmp_path):
     assert rows["b"] == {
         "id": "b", "path": "audio/b.flac", "text": "text of b", "speaker": "ann", "num_frames": 3,
         "prompt_seconds": 0.02, "seconds": 0.06, "sample_rate": 16_000, "seed": 1, "system": "soundstorm",
-        "condition": "prompted", "own_prompt": True,
+        "condition": "prompted", "own_prompt": True, "prompt_id": "",
     }  # fmt: skip
     audio, sample_rate = soundfile.read(tmp_path / "out" / "audio" / "b.flac")
     assert sample_rate == 16_000
     np.testing.assert_allclose(audio, np.full(3 * HOP, 0.2), atol=2**-15)
     assert soundfile.info(tmp_path / "out" / "audio" / "b.flac").subtype == "PCM_16"
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_says_which_other_utterance_gave_the_prompt(tmp_path):
+    class PromptedByOthers(Tokens):
+        def _batch(self, ids):
+            return super()._batch(ids)._replace(prompt_ids=[f"before-{id}" for id in ids])
+
+    run(tmp_path, PromptedByOthers(), condition="prompted_other")
+    row = manifest(tmp_path)["b"]
+    assert (row["own_prompt"], row["prompt_id"]) == (False, "before-b")
 
 
 def test_says_in_the_file_that_nobody_said_it(tmp_path):

@@ -26,13 +26,21 @@ def sound(seconds, level=0.1):
 
 
 def write_set(
-    folder, lengths, system="soundstorm", condition="unprompted", prompt_seconds=0.0, text="hello", level=0.2
+    folder,
+    lengths,
+    system="soundstorm",
+    condition="unprompted",
+    prompt_seconds=0.0,
+    text="hello",
+    level=0.2,
+    prompt_ids=None,
 ):
     writer = GeneratedSetWriter(folder, GeneratedCard(system, condition, RATE, {"name": "toy"}))
     for id, seconds in lengths.items():
         row = GeneratedRow(
-            id, audio_path(id), text, "ann", int(seconds * 50), prompt_seconds, seconds, RATE, 7, system, condition
-        )
+            id, audio_path(id), text, "ann", int(seconds * 50), prompt_seconds, seconds, RATE, 7, system, condition,
+            own_prompt=prompt_ids is None, prompt_id=(prompt_ids or {}).get(id, ""),
+        )  # fmt: skip
         writer.write(row, sound(seconds, level))
     writer.close()
     merge_parts(folder)
@@ -79,6 +87,38 @@ def test_every_system_stands_beside_the_recording(tmp_path, reference):
     assert prompted.audio[0] == pytest.approx(0.2, abs=1e-4)
     assert prompted.original[0] == pytest.approx(0.1, abs=1e-4)
     assert original.text == "text of a"
+
+
+def test_the_prompt_of_another_utterance_is_that_of_its_recording(tmp_path, reference):
+    soundfile.write(tmp_path / "recordings" / "b.wav", sound(12, 0.5), RATE)
+    (tmp_path / "recordings" / "d.wav").write_bytes(b"no audio")
+    givers = {"a": "b", "b": "e", "c": "stranger", "e": "d"}
+    folder = write_set(
+        tmp_path / "set", dict.fromkeys(givers, 9.0), condition="prompted_other", prompt_seconds=3.0, prompt_ids=givers
+    )
+    data = GeneratedAudioDataModule({"other": folder}, reference, sample_rate=8000)
+    data.setup("test")
+    a, b, c, e = (item for item in items_of(data) if item.system == "soundstorm")
+    for item, level in ((a, 0.5), (b, 0.1)):
+        assert item.recorded_prompt.numel() == 3 * 8000
+        assert item.recorded_prompt[100] == pytest.approx(level, abs=1e-3)
+        assert item.prompt_problem == ""
+    assert a.original[100] == pytest.approx(0.1, abs=1e-3)
+    assert c.recorded_prompt is e.recorded_prompt is None
+    assert c.prompt_problem == "the prompt's recording is not among the references"
+    assert e.prompt_problem.startswith("the prompt's recording cannot be read as audio")
+
+
+def test_audio_sets_that_do_not_name_the_prompts_utterance_are_still_read(tmp_path, reference):
+    folder = write_set(tmp_path / "set", {"a": 5}, condition="prompted_other", prompt_seconds=3.0, prompt_ids={})
+    row = json.loads((tmp_path / "set" / "manifest.jsonl").read_text())
+    del row["prompt_id"]
+    (tmp_path / "set" / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    data = GeneratedAudioDataModule({"other": folder}, reference)
+    data.setup("test")
+    _, item = items_of(data)
+    assert item.recorded_prompt is None
+    assert item.prompt_problem == "the prompt's recording is not named by the audio set: generate it anew"
 
 
 def test_everything_is_resampled_for_the_scorers(tmp_path, reference):
@@ -188,8 +228,10 @@ def test_a_row_cut_off_by_a_crash_is_passed_over_and_written_again(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["audio", "card.json", "manifest.jsonl"]
 
 
-def test_a_damaged_row_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [{"id": None}, {"prompt_id": 1}, {"seconds": "5"}])
+def test_a_damaged_row_is_named(tmp_path, damage):
     write_set(tmp_path / "x", {"a": 5})
-    (tmp_path / "x" / "manifest.jsonl").write_text("{}\n")
+    row = json.loads((tmp_path / "x" / "manifest.jsonl").read_text())
+    (tmp_path / "x" / "manifest.jsonl").write_text(json.dumps(row | damage) + "\n")
     with pytest.raises(ValueError, match=r"manifest\.jsonl line 1 is no row"):
         read_rows(tmp_path / "x")

@@ -83,6 +83,7 @@ def rows(loader):
             "seed": int(batch.seeds[row]),
             "speaker": batch.speakers[row],
             "text": batch.texts[row],
+            "prompt_id": batch.prompt_ids[row],
         }
         for batch in loader
         for row, name in enumerate(batch.ids)
@@ -253,6 +254,7 @@ def test_prompts_of_the_same_utterance_are_its_beginning(folder, caplog):
         predicted = rows(data(folder, "predict", prompt_seconds=3).predict_dataloader())
     assert set(predicted) == {"a-long", "a-other", "b-only", "c-one", "c-two", "d-one"}
     assert predicted["d-one"]["prompt"] == 150
+    assert {row["prompt_id"] for row in predicted.values()} == {""}
     assert predicted["d-one"]["semantic"].tolist() == list(range(500))
     assert "2 shorter than the prompt of 3 s + 1 s: a-short, d-tiny" in caplog.text
 
@@ -271,6 +273,7 @@ def test_prompts_of_another_utterance_come_before_it_on_one_time_axis(folder, ca
         assert row["semantic"][150:].tolist() == list(range(row["length"] - 150))
         giver = int(row["codes"][0, 0]) // Q
         assert giver != own
+        assert row["prompt_id"] == {number: name for name, number in numbers.items()}[giver]
         assert giver in ([0, 1, 2] if name.startswith("a") else [6])
         assert (row["codes"][0, :150] == Q * giver).all()
         assert (row["codes"][0, 150:] == Q * own).all()
@@ -288,6 +291,7 @@ def test_prompts_of_a_list_are_those_it_names(folder, tmp_path, caplog):
     assert "1 whose prompt in" in caplog.text
     assert "c-one" in caplog.text
     assert {name: int(row["codes"][0, 0]) // Q for name, row in predicted.items()} == {"a-long": 6, "b-only": 1}
+    assert {name: row["prompt_id"] for name, row in predicted.items()} == {"a-long": "d-one", "b-only": "a-long"}
     assert (predicted["b-only"]["codes"][0, 150:] == Q * 3).all()
     with pytest.raises(ValueError, match="prompt_list go together"):
         data(folder, "predict", prompt_source="list")

@@ -18,6 +18,7 @@ def test_true_codes_pass_through_as_generated_without_a_prompt():
         seeds=torch.tensor([11, 12]),
         speakers=["x", "y"],
         texts=["one", "two"],
+        prompt_ids=["", "c"],
     )
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     (generated,) = trainer.predict(CodecReconstruction(), DataLoader([batch], batch_size=None))
@@ -25,4 +26,5 @@ def test_true_codes_pass_through_as_generated_without_a_prompt():
     assert torch.equal(generated.lengths, batch.lengths)
     assert torch.equal(generated.seeds, batch.seeds)
     assert generated.prompt_frames.tolist() == [0, 0]
-    assert (generated.ids, generated.speakers, generated.texts) == (batch.ids, batch.speakers, batch.texts)
+    for name in ("ids", "speakers", "texts", "prompt_ids"):
+        assert getattr(generated, name) == getattr(batch, name)

@@ -79,7 +79,22 @@ def test_who_has_no_prompt_has_no_similarity(make_item):
     scorer = SpeakerSimilarity(Angle())
     assert scorer.score(make_item(prompt_seconds=0.0)).values == {}
     assert set(scorer.score(make_item(system="original", condition="reference")).values) == {"sim_o"}
-    assert set(scorer.score(make_item(own_prompt=False)).values) == {"sim_r"}
+
+
+def test_the_prompt_of_another_utterance_is_heard_as_recorded(make_item):
+    item = make_item(steps(0.1, 0.9), original=steps(0.9), own_prompt=False, other_prompt=steps(0.4))
+    scores = SpeakerSimilarity(Angle()).score(item)
+    assert scores.values["sim_o"] == pytest.approx(math.cos(0.9 - 0.4), abs=1e-5)
+    assert scores.values["sim_r"] == pytest.approx(math.cos(0.9 - 0.1), abs=1e-5)
+    assert scores.problems == {}
+
+
+def test_a_prompt_whose_recording_is_not_at_hand_is_named(make_item):
+    item = make_item(steps(0.1, 0.9), own_prompt=False, prompt_problem="nowhere to be found")
+    scores = SpeakerSimilarity(Angle()).score(item)
+    assert math.isnan(scores.values["sim_o"])
+    assert scores.values["sim_r"] == pytest.approx(math.cos(0.9 - 0.1), abs=1e-5)
+    assert scores.problems == {"sim_o": "nowhere to be found"}
 
 
 def test_a_clip_that_hardly_outlasts_its_prompt_is_named(make_item):
