@@ -30,12 +30,12 @@ class SpeedWriter(Callback):
         codec: Decoder of the codes.
         output_dir: The folder; the same for all systems that are compared.
         system: What generates: ``soundstorm``, ``audiolm``, ...
-        durations: Seconds of audio.
+        durations: Seconds of audio, the prompt included.
         repeats: Runs that count.
         warmup: Runs before them.
-        prompt_seconds: Leading seconds that are given; 0 for none. At most half of a duration.
-        stages: Stage -> method of the model that does it, such as ``coarse: coarse.generate``; their times are written
-            apart, and what is left stands under the system's name. Without it everything does.
+        prompt_seconds: Leading seconds of each duration that are given, not generated; 0 for none, at most half of it.
+        stages: Stage -> method of the model that does it, such as ``coarse: generate_coarse``; their times and passes
+            are written apart, and what is left stands under the system's name. Without it everything does.
         passes: Methods of the model whose calls are its forward passes, such as ``network.contextualize``.
         seed: Of the tokens.
     """
@@ -77,7 +77,9 @@ class SpeedWriter(Callback):
         pl_module.eval()
         lines = []
         for seconds in self.durations:
-            lines += self._time(pl_module, random_batch(card, seconds, self.prompt_seconds, self.seed), seconds)
+            batch = random_batch(card, seconds, self.prompt_seconds, self.seed)
+            spans = {"audio_seconds": seconds, "prompt_seconds": int(batch.prompt_frames) / card.frame_rate}
+            lines += [{**spans, **line} for line in self._time(pl_module, batch)]
         self.output_dir.mkdir(parents=True, exist_ok=True)
         file = self.output_dir / "speed.jsonl"
         kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
@@ -86,14 +88,14 @@ class SpeedWriter(Callback):
         write_atomically(file, text)
         rank_zero_info(f"Times of {self.system} in {file}")
 
-    def _time(self, module: LightningModule, batch: TokenBatch, seconds: float) -> list[dict[str, Any]]:
+    def _time(self, module: LightningModule, batch: TokenBatch) -> list[dict[str, Any]]:
         batch = module.transfer_batch_to_device(batch, module.device, 0)
         times: dict[str, list[float]] = {self.system: [], **{stage: [] for stage in self.stages}, "codec": []}
-        calls = {path: 0 for path in self.passes}
+        calls = dict.fromkeys(times, 0)
         for run in range(self.warmup + self.repeats):
             spent = dict.fromkeys(self.stages, 0.0)
-            calls = dict.fromkeys(self.passes, 0)
-            with _watched(module, self.stages, self.passes, spent, calls):
+            calls = dict.fromkeys(times, 0)
+            with _watched(module, self.stages, self.passes, self.system, spent, calls):
                 total, generated = _clocked(lambda: module.predict_step(batch, 0), module.device)
             if not isinstance(generated, GeneratedBatch):
                 raise TypeError(f"{type(module).__name__} predicts {type(generated).__name__}, not codes")
@@ -103,15 +105,8 @@ class SpeedWriter(Callback):
                 measured = {self.system: total - sum(spent.values()), **spent, "codec": decoding}
                 for stage, value in measured.items():
                     times[stage].append(value)
-        shared = {
-            "system": self.system,
-            "audio_seconds": seconds,
-            "device": describe_device(module.device),
-            "warmup": self.warmup,
-        }
-        # Passes are counted for the system as a whole.
-        counted = {self.system: sum(calls.values())}
-        return [{**shared, "stage": s, "seconds": found, "passes": counted.get(s, 0)} for s, found in times.items()]
+        shared = {"system": self.system, "device": describe_device(module.device), "warmup": self.warmup}
+        return [{**shared, "stage": s, "seconds": found, "passes": calls[s]} for s, found in times.items()]
 
 
 def random_batch(card: Any, seconds: float, prompt_seconds: float, seed: int) -> TokenBatch:
@@ -156,22 +151,29 @@ def _watched(
     module: LightningModule,
     stages: dict[str, str],
     passes: Sequence[str],
+    rest: str,
     spent: dict[str, float],
     calls: dict[str, int],
 ) -> Generator[None]:
-    """Time and count calls of methods while something runs; then everything is as before."""
-    replaced: list[tuple[Any, str]] = []
+    """Time stages and count their passes, those outside of any stage for the rest; then everything is as before."""
+    replaced: list[tuple[Any, str, Any]] = []
+    running = [rest]
 
     def watch(path: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         parent, _, name = path.rpartition(".")
         owner: Any = functools.reduce(getattr, parent.split("."), module) if parent else module
-        object.__setattr__(owner, name, around(getattr(owner, name)))
-        replaced.append((owner, name))
+        watched = around(getattr(owner, name))
+        replaced.append((owner, name, vars(owner).get(name)))
+        object.__setattr__(owner, name, watched)
 
     def timing(stage: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def around(method: Callable[..., Any]) -> Callable[..., Any]:
             def timed(*args: Any, **kwargs: Any) -> Any:
-                seconds, result = _clocked(lambda: method(*args, **kwargs), module.device)
+                running.append(stage)
+                try:
+                    seconds, result = _clocked(lambda: method(*args, **kwargs), module.device)
+                finally:
+                    running.pop()
                 spent[stage] += seconds
                 return result
 
@@ -179,22 +181,23 @@ def _watched(
 
         return around
 
-    def counting(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def around(method: Callable[..., Any]) -> Callable[..., Any]:
-            def counted(*args: Any, **kwargs: Any) -> Any:
-                calls[path] += 1
-                return method(*args, **kwargs)
+    def counting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[running[-1]] += 1
+            return method(*args, **kwargs)
 
-            return counted
-
-        return around
+        return counted
 
     try:
+        # Passes first: a method that is a stage and a pass is a pass of its stage.
+        for path in passes:
+            watch(path, counting)
         for stage, path in stages.items():
             watch(path, timing(stage))
-        for path in passes:
-            watch(path, counting(path))
         yield
     finally:
-        for owner, name in reversed(replaced):
-            object.__delattr__(owner, name)
+        for owner, name, before in reversed(replaced):
+            if before is None:
+                object.__delattr__(owner, name)
+            else:
+                object.__setattr__(owner, name, before)

@@ -137,18 +137,18 @@ def draw_runtime(speeds: Sequence[Speed], file: Path) -> str | None:
     figure, panels = _figure(7.6 if len(devices) == 1 else 5.4 * len(devices), 4.0, len(devices))
     systems = sorted(dict.fromkeys(speed.system for speed in speeds), key=_system_order)
     times = [time for speed in speeds for time in (speed.without_codec, speed.with_codec) if time]
-    bottom, top = min(times) / 2, max(*times, max(speed.audio_seconds for speed in speeds)) * 2
+    longest = max(speed.generated_seconds for speed in speeds)
+    bottom, top = min(times) / 2, max(*times, longest) * 2
     for axes, device in zip(panels, devices, strict=True):
         for number, system in enumerate(systems):
             of_system = [speed for speed in speeds if (speed.device, speed.system) == (device, system)]
             style = _style(number)
-            durations = [speed.audio_seconds for speed in of_system]
+            durations = [speed.generated_seconds for speed in of_system]
             axes.plot(durations, [speed.without_codec for speed in of_system], **style, label=_system_name(system))
-            decoded = [(speed.audio_seconds, speed.with_codec) for speed in of_system if speed.with_codec is not None]
+            decoded = [(s.generated_seconds, s.with_codec) for s in of_system if s.with_codec is not None]
             if decoded:
                 axes.plot(*zip(*decoded, strict=True), color=style["color"], linestyle=":", linewidth=1.2)
-        longest = max(speed.audio_seconds for speed in speeds)
-        span = np.linspace(min(speed.audio_seconds for speed in speeds), longest, 50)
+        span = np.linspace(min(speed.generated_seconds for speed in speeds), longest, 50)
         axes.plot(span, span, color="#999999", linestyle="--", linewidth=1)
         axes.annotate(
             "real time",
@@ -162,16 +162,17 @@ def draw_runtime(speeds: Sequence[Speed], file: Path) -> str | None:
         axes.set_yscale("log")
         axes.set_ylim(bottom, top)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
-        axes.set_xlabel("seconds of audio")
+        axes.set_xlabel("seconds generated")
         axes.set_title(device, fontsize=9)
     panels[0].set_ylabel("seconds to generate it")
     _legend(figure, panels[0])
     figure.savefig(file, dpi=130)
     repeats = min(speed.repeats for speed in speeds)
     return (
-        "Seconds to generate one utterance against its duration, both measured here; solid: codes, dotted: decoding to "
-        f"audio included; medians of at least {repeats} repeats after a warm-up. The paper gives one number, a "
-        f"real-time factor of {PAPER_RTF} for 30 s on a TPU v4, decoding included."
+        "Seconds to generate one utterance against the seconds of it that are generated, the prompt not counted, both "
+        f"measured here; solid: codes, dotted: decoding to audio included; medians of at least {repeats} repeats after "
+        f"a warm-up. The paper gives one number, a real-time factor of {PAPER_RTF} for 30 s on a TPU v4, decoding "
+        "included."
     )
 
 

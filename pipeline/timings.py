@@ -17,12 +17,13 @@ class Timing(NamedTuple):
 
     system: str  # "soundstorm", "audiolm", ...
     stage: str  # "soundstorm", "coarse", "fine", ...; "codec" for the decoder
-    audio_seconds: float  # of the audio that was made
+    audio_seconds: float  # of the audio that was made, the prompt included
     seconds: list[float]  # wall clock of each repeat, the warm-up left out
     device: str
     passes: int  # forward passes of the network for one utterance
     warmup: int = 1  # runs before the first that counts
     batch_size: int = 1
+    prompt_seconds: float = 0.0  # of the audio that were given, not generated
 
     @property
     def subject(self) -> tuple[str, str, float, int]:
@@ -40,21 +41,23 @@ class Speed(NamedTuple):
 
     system: str
     device: str
-    audio_seconds: float
+    audio_seconds: float  # the prompt included
+    generated_seconds: float  # the prompt left out
     without_codec: float  # seconds
     with_codec: float | None  # seconds; None where the decoder was not timed
     passes: int
     repeats: int  # the fewest of any stage
+    stages: tuple[Timing, ...]  # what it is the sum of, the codec included
 
     @property
     def rtf(self) -> float:
-        """Real-time factor of the codes alone."""
-        return self.without_codec / self.audio_seconds
+        """Real-time factor of the codes alone: seconds per second generated."""
+        return self.without_codec / self.generated_seconds
 
     @property
     def rtf_with_codec(self) -> float | None:
         """Real-time factor until there is audio, as the paper's 0.017."""
-        return None if self.with_codec is None else self.with_codec / self.audio_seconds
+        return None if self.with_codec is None else self.with_codec / self.generated_seconds
 
 
 def read_timings(folders: Sequence[Path]) -> list[Timing]:
@@ -75,7 +78,7 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 timing = Timing(**json.loads(line))
-                fit = timing.seconds and min(timing.seconds) > 0 and timing.audio_seconds > 0
+                fit = timing.seconds and min(timing.seconds) > 0 and timing.audio_seconds > timing.prompt_seconds >= 0
             except (TypeError, ValueError):
                 fit = False
             if not fit:
@@ -110,16 +113,30 @@ def sum_up(timings: Sequence[Timing]) -> list[Speed]:
         decoder = stages.get(CODEC)
         together = None if decoder is None else without + decoder.median
         passes, repeats = sum(t.passes for t in codes), min(len(t.seconds) for t in stages.values())
-        speeds.append(Speed(system, device, audio_seconds, without, together, passes, repeats))
+        generated = audio_seconds - codes[0].prompt_seconds
+        of_stages = tuple(stages.values())
+        speeds.append(Speed(system, device, audio_seconds, generated, without, together, passes, repeats, of_stages))
     return speeds
 
 
 def speed_cells(speeds: Sequence[Speed]) -> list[list[str]]:
-    """Lay out real-time factors as a table: a head, and a row for every system, device and duration."""
-    head = ["System", "Device", "Audio s", "RTF, codes", "RTF with codec", "Passes", "Repeats"]
+    """Lay out real-time factors as a table: a head, then for every system, device and duration its sum and its stages.
+
+    All are seconds per second generated; the codec decodes the prompt along.
+    """
+    head = ["System", "Stage", "Device", "Audio s", "Generated s", "RTF (÷ generated s)", "Passes", "Repeats"]
     body = []
     for speed in speeds:
+        system = SYSTEMS.get(speed.system, speed.system)
+        spans = [speed.device, f"{speed.audio_seconds:g}", f"{speed.generated_seconds:g}"]
         decoded = "not timed" if speed.rtf_with_codec is None else f"{speed.rtf_with_codec:.4f}"
-        numbers = [f"{speed.audio_seconds:g}", f"{speed.rtf:.4f}", decoded, str(speed.passes), str(speed.repeats)]
-        body.append([SYSTEMS.get(speed.system, speed.system), speed.device, *numbers])
+        passes, repeats = str(speed.passes), str(speed.repeats)
+        body.append([system, "codes and codec", *spans, decoded, passes, repeats])
+        body.append([system, "codes", *spans, f"{speed.rtf:.4f}", passes, repeats])
+        stages = [timing for timing in speed.stages if timing.stage != CODEC]
+        for timing in speed.stages:
+            if [timing] != stages:  # else it is what the codes take
+                name = "the rest" if timing.stage == speed.system else timing.stage
+                rtf = f"{timing.median / speed.generated_seconds:.4f}"
+                body.append([system, name, *spans, rtf, str(timing.passes), str(len(timing.seconds))])
     return [head, *body]

@@ -1,6 +1,7 @@
 """Generation with both acoustic stages of AudioLM."""
 
 import torch
+from torch import Tensor
 
 from modules.audiolm.decoding import generate_coarse, generate_fine
 from modules.audiolm.stages import AudioLMCoarse, AudioLMFine
@@ -78,15 +79,23 @@ class AudioLM(StagedGenerator):
         levels = [network.levels for network in networks]
         noise = row_noise(batch.seeds, batch.semantic.shape[1], sum(levels), batch.semantic.device)
         coarse_noise, fine_noise = noise.split(levels, dim=2)
-        coarse_prompt, fine_prompt = batch.codes[:, :, : int(batch.prompt_frames.max())].split(levels, dim=1)
-        rows = batch.lengths, batch.prompt_frames
         with evaluating(*networks):
-            coarse = generate_coarse(
-                networks[0], batch.semantic, coarse_prompt, *rows, coarse_noise, self.coarse_sampling,
-                self.coarse.chunk_frames, self.overlap_frames, cached,
-            )  # fmt: skip
-            fine = generate_fine(
-                networks[1], coarse, fine_prompt, *rows, fine_noise, self.fine_sampling, self.fine.chunk_frames,
-                self.chunks_at_once, cached,
-            )  # fmt: skip
+            coarse = self.generate_coarse(batch, coarse_noise, cached)
+            fine = self.generate_fine(batch, coarse, fine_noise, cached)
         return GeneratedBatch.of(batch, torch.cat((coarse, fine), dim=1))
+
+    def generate_coarse(self, batch: TokenBatch, noise: Tensor, cached: Caching = True) -> Tensor:
+        """Generate the coarse levels ``[B, L, T]`` from noise ``[B, T, L]``; a stage of :meth:`generate`."""
+        prompt = batch.codes[:, : self.coarse.network.levels, : int(batch.prompt_frames.max())]
+        return generate_coarse(
+            self.coarse.network, batch.semantic, prompt, batch.lengths, batch.prompt_frames, noise,
+            self.coarse_sampling, self.coarse.chunk_frames, self.overlap_frames, cached,
+        )  # fmt: skip
+
+    def generate_fine(self, batch: TokenBatch, coarse: Tensor, noise: Tensor, cached: Caching = True) -> Tensor:
+        """Generate the other levels ``[B, Q - L, T]`` from the coarse ones; a stage of :meth:`generate`."""
+        prompt = batch.codes[:, self.coarse.network.levels :, : int(batch.prompt_frames.max())]
+        return generate_fine(
+            self.fine.network, coarse, prompt, batch.lengths, batch.prompt_frames, noise, self.fine_sampling,
+            self.fine.chunk_frames, self.chunks_at_once, cached,
+        )  # fmt: skip

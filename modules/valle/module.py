@@ -1,6 +1,7 @@
 """Generation with both networks of VALL-E."""
 
 import torch
+from torch import Tensor
 
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.layers import Caching
@@ -63,9 +64,22 @@ class VallE(StagedGenerator):
         """
         networks = self.autoregressive.network, self.nonautoregressive.network
         noise = row_noise(batch.seeds, batch.semantic.shape[1], self.sampling.draws, batch.semantic.device)
-        prompt = batch.codes[:, :, : int(batch.prompt_frames.max())]
-        rows = batch.lengths, batch.prompt_frames
         with evaluating(*networks):
-            first = generate_first_level(networks[0], batch.semantic, prompt[:, 0], *rows, noise, self.sampling, cached)
-            codes = fill_levels(networks[1], batch.semantic, first, prompt, *rows)
+            first = self.generate_first_level(batch, noise, cached)
+            codes = self.fill_levels(batch, first)
         return GeneratedBatch.of(batch, codes)
+
+    def generate_first_level(self, batch: TokenBatch, noise: Tensor, cached: Caching = True) -> Tensor:
+        """Generate the first level ``[B, T]`` from noise ``[B, T, draws]``; a stage of :meth:`generate`."""
+        prompt = batch.codes[:, 0, : int(batch.prompt_frames.max())]
+        return generate_first_level(
+            self.autoregressive.network, batch.semantic, prompt, batch.lengths, batch.prompt_frames, noise,
+            self.sampling, cached,
+        )  # fmt: skip
+
+    def fill_levels(self, batch: TokenBatch, first: Tensor) -> Tensor:
+        """Add the other levels to the first: all of them, ``[B, Q, T]``; a stage of :meth:`generate`."""
+        prompt = batch.codes[:, :, : int(batch.prompt_frames.max())]
+        return fill_levels(
+            self.nonautoregressive.network, batch.semantic, first, prompt, batch.lengths, batch.prompt_frames
+        )

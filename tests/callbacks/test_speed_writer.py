@@ -1,16 +1,21 @@
 """What is timed and counted."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 import callbacks.speed_writer as module
+from benchmarks.systems import CARD, systems
 from callbacks.speed_writer import SpeedWriter, random_batch
 from datamodules.synthetic import SyntheticTokenDataModule
 from modules.batches import GeneratedBatch
 from pipeline.timings import read_timings, sum_up
+
+ROOT = Path(__file__).parents[2]
 
 
 class Clock:
@@ -66,9 +71,7 @@ class Generating(LightningModule):
             self.clock.now += 60
         self.batches.append(batch)
         codes = self.network(self.network(self.coarse(batch.codes)))
-        return GeneratedBatch(
-            batch.ids, codes, batch.lengths, batch.prompt_frames, batch.seeds, batch.speakers, batch.texts
-        )
+        return GeneratedBatch.of(batch, codes)
 
 
 def measure(tmp_path, clock, **values):
@@ -85,11 +88,37 @@ def test_stages_passes_and_codec_are_told_apart_and_the_warm_up_does_not_count(t
     model = measure(tmp_path, clock, stages={"coarse": "coarse"}, passes=["network.forward"])
     two, four = sum_up(read_timings([tmp_path]))
     assert (two.audio_seconds, two.without_codec, two.with_codec, two.passes, two.repeats) == (2.0, 3.0, 3.5, 3, 3)
-    assert four.rtf_with_codec == 3.5 / 4
-    stages = {timing.stage: timing.seconds for timing in read_timings([tmp_path]) if timing.audio_seconds == 2}
-    assert stages == {"audiolm": [2.0] * 3, "coarse": [1.0] * 3, "codec": [0.5] * 3}
+    assert (two.generated_seconds, four.generated_seconds) == (1.0, 2.0)  # half of it is a prompt
+    assert four.rtf_with_codec == 3.5 / 2
+    stages = {t.stage: (t.seconds, t.passes) for t in read_timings([tmp_path]) if t.audio_seconds == 2}
+    assert stages == {"audiolm": ([2.0] * 3, 2), "coarse": ([1.0] * 3, 1), "codec": ([0.5] * 3, 0)}
     assert [batch.codes.shape[2] for batch in model.batches[:8]] == [100] * 4 + [200] * 4
     assert "forward" not in vars(model.network)  # everything is as before
+
+
+def test_a_stage_may_be_a_pass(tmp_path, clock):
+    model = measure(tmp_path, clock, stages={"trunk": "network.forward"}, passes=["network.forward"], durations=[2.0])
+    # What is left of the fake clock's time is nothing: such a line would be refused.
+    lines = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    found = {line["stage"]: (line["seconds"][0], line["passes"]) for line in lines}
+    assert found == {"audiolm": (0.0, 0), "trunk": (3.0, 3), "codec": (0.5, 0)}
+    assert "forward" not in vars(model.network)
+
+
+@pytest.mark.parametrize("system", ["soundstorm", "audiolm", "valle"])
+def test_the_stages_of_the_files_are_methods_that_a_generation_calls(system, monkeypatch):
+    stage = yaml.safe_load((ROOT / f"configs/speed/{system}.yaml").read_text())
+    [callback] = stage["trainer"]["callbacks"]
+    options = callback["init_args"]
+    model = systems("small")[{"soundstorm": "SoundStorm", "audiolm": "AudioLM", "valle": "VALL-E"}[system]]
+    spent, calls = dict.fromkeys(options["stages"], 0.0), dict.fromkeys([*options["stages"], system], 0)
+    batch = random_batch(CARD, 0.08, 3.0, seed=0)
+    with module._watched(model, options["stages"], options["passes"], system, spent, calls):
+        generated = model.predict_step(batch, 0)
+    assert generated.codes.shape == batch.codes.shape
+    assert all(spent.values())
+    assert calls[system] == 0  # every pass belongs to a stage
+    assert all(calls[name] for name in options["stages"])
 
 
 def test_other_systems_of_the_folder_are_kept_and_the_own_replaced(tmp_path, clock):

@@ -299,7 +299,7 @@ def test_the_table_is_printed_in_latex(tmp_path, results):
 
 def speed_line(**values):
     line = {"system": "soundstorm", "stage": "soundstorm", "audio_seconds": 10.0, "seconds": [1.0, 9.0, 2.0]}
-    return json.dumps(line | {"device": "a CPU", "passes": 27} | values) + "\n"
+    return json.dumps(line | {"device": "a CPU", "passes": 27, "prompt_seconds": 2.0} | values) + "\n"
 
 
 def test_speed_is_the_median_of_repeats_with_and_without_the_codec(tmp_path, results, capsys):
@@ -311,16 +311,28 @@ def test_speed_is_the_median_of_repeats_with_and_without_the_codec(tmp_path, res
     lines += speed_line(batch_size=8, audio_seconds=20.0)
     (folder / "speed.jsonl").write_text(lines)
     audiolm, soundstorm = sum_up(read_timings([folder]))
-    assert (soundstorm.rtf, soundstorm.rtf_with_codec, soundstorm.passes) == (0.2, 0.25, 27)
-    assert (audiolm.rtf, audiolm.rtf_with_codec, audiolm.passes) == (3.0, None, 5000)
+    assert (soundstorm.rtf, soundstorm.rtf_with_codec, soundstorm.passes) == (2 / 8, 2.5 / 8, 27)
+    assert (audiolm.rtf, audiolm.rtf_with_codec, audiolm.passes) == (30 / 8, None, 5000)
     report([results, folder], tmp_path / "report", resamples=10)
     printed = capsys.readouterr().out
-    assert re.search(r"\| SoundStorm \| +a CPU \| +10 \| +0\.2000 \| +0\.2500 \| +27 \| +1 \|", printed)
+    found = [re.split(r" *\| *", line.strip("| ")) for line in printed.splitlines() if "a CPU" in line]
+    spans = ["a CPU", "10", "8"]
+    assert found == [
+        ["AudioLM", "codes and codec", *spans, "not timed", "5000", "1"],
+        ["AudioLM", "codes", *spans, "3.7500", "5000", "1"],
+        ["AudioLM", "coarse", *spans, "2.5000", "2000", "1"],
+        ["AudioLM", "fine", *spans, "1.2500", "3000", "1"],
+        ["SoundStorm", "codes and codec", *spans, "0.3125", "27", "1"],
+        ["SoundStorm", "codes", *spans, "0.2500", "27", "1"],
+        ["SoundStorm", "codec", *spans, "0.0625", "1", "1"],
+    ]
     assert "not timed" in (tmp_path / "report" / "index.html").read_text()
     assert (tmp_path / "report" / "runtime.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("line", ["{}", "nothing", speed_line(seconds=[]), speed_line(seconds=[-1.0])])
+@pytest.mark.parametrize(
+    "line", ["{}", "nothing", speed_line(seconds=[]), speed_line(seconds=[-1.0]), speed_line(prompt_seconds=10.0)]
+)
 def test_damaged_timings_are_named(tmp_path, line):
     (tmp_path / "speed.jsonl").write_text(speed_line() + line)
     with pytest.raises(ValueError, match=r"speed\.jsonl line 2 is no timing: it needs system, stage"):
