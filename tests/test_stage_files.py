@@ -76,6 +76,19 @@ def test_listening_during_training_downloads_no_speech(name):
         assert source["class_path"] != "datamodules.audio.HuggingFaceAudio" or not source["init_args"]["download"]
 
 
+@pytest.mark.parametrize("name", ["seed_tts", "librispeech_pc"])
+def test_a_list_is_evaluated_on_the_recordings_that_it_names(name):
+    """Its prompts are among them, or SIM-o could not be computed."""
+    generated, evaluated = STAGES[f"generate/{name}.yaml"], STAGES[f"evaluate/{name}.yaml"]
+    data = generated["data"]["init_args"]
+    assert data["prompt_source"] == "list"
+    reference = evaluated["data"]["init_args"]["reference"]
+    assert reference["class_path"] == "datamodules.audio.EvaluationList"
+    assert reference["init_args"]["path"] == data["prompt_list"]
+    [writer] = callbacks(generated, "AudioWriter")
+    assert evaluated["data"]["init_args"]["systems"] == {writer["condition"]: writer["output_dir"]}
+
+
 def test_what_is_trained_on_tokens_is_found():
     found = {name.split("/")[0] for name, stage in STAGES.items() if fits_a_token_stage(stage)}
     assert found == {"soundstorm", "audiolm", "valle"}
