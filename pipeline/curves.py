@@ -76,8 +76,11 @@ def read_curves(run: Path, tags: Sequence[str]) -> dict[str, list[Curve]]:
     for tag in logged:
         pattern = next((pattern for pattern in tags if fnmatch(tag, pattern)), None)
         if pattern is not None:
-            # Where a run was resumed from an earlier step, what it logged last counts.
-            points = {event.step: event.value for event in events.Scalars(tag)}
+            # Where a run was resumed from an earlier step, what it logged last counts; but `validate` logs as step 0.
+            points: dict[int, float] = {}
+            for event in events.Scalars(tag):
+                if event.step or not points:
+                    points[event.step] = event.value
             steps = sorted(points)
             found.setdefault(pattern, []).append(Curve(tag, steps, [points[step] for step in steps]))
     if not found:

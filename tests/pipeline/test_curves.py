@@ -15,6 +15,8 @@ def run(tmp_path):
             for step in range(first, first + 5):
                 writer.add_scalar("val/prompted/level_00/loss", 6 - step + offset, step)
                 writer.add_scalar("train/loss", 7.0, step)
+    with SummaryWriter(str(tmp_path / "small")) as writer:  # `validate` of a checkpoint
+        writer.add_scalar("val/prompted/level_00/loss", 9.5, 0)
     return tmp_path / "small"
 
 
