@@ -22,7 +22,7 @@ class Curve(NamedTuple):
     values: list[float]
 
 
-def curves(runs: list[Path], output: Path, tags: Sequence[str] = ("val/*loss",), height: float = 3.5) -> None:
+def curves(runs: list[Path], output: Path, tags: Sequence[str] = ("val/*loss",), height: float = 4.0) -> None:
     """Draw what training runs logged for TensorBoard, a panel per run, to be put into a model card.
 
     Args:
@@ -54,7 +54,8 @@ def curves(runs: list[Path], output: Path, tags: Sequence[str] = ("val/*loss",),
             axes.set_xlabel("steps")
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", alpha=0.25)
-            axes.legend(fontsize=7, frameon=False)
+            # Below, where it hides no curve.
+            axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output, dpi=110)
     print(f"{output}: {sum(len(found) for panel in panels for found in panel.values())} curves")
