@@ -14,6 +14,7 @@ deterministic on one machine and model file.
 
 import argparse
 import csv
+import importlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -81,15 +82,15 @@ class KokoroVoice:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         # Imported here so that the trimming and levelling below can be used without a synthesiser installed.
-        import onnxruntime  # ty: ignore[import-not-found]
-        from kokoro_onnx.tokenizer import Tokenizer  # ty: ignore[import-not-found]
+        onnxruntime = importlib.import_module("onnxruntime")
+        tokenizer = importlib.import_module("kokoro_onnx.tokenizer")
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         model = single_file(folder, "*.onnx")
         self.session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self.styles = np.load(single_file(folder, "voices*.npz", "voices*.bin"))
-        self.tokenizer = Tokenizer()
+        self.tokenizer = tokenizer.Tokenizer()
 
     def say(self, text: str, voice: str) -> np.ndarray:
         """Speak one sentence.
