@@ -92,8 +92,9 @@ def checkout(tmp_path_factory):
         tokenizer.save_pretrained(root / folder)
     (root / "checkpoints").symlink_to(ROOT / "checkpoints")
     (root / "datamodules").symlink_to(ROOT / "datamodules")
-    (root / "runs/small").mkdir()
-    (root / "runs/small/network").symlink_to(ROOT / "checkpoints/small-16k/soundstorm")
+    for run in ("small", "small_longer"):
+        (root / "runs" / run).mkdir()
+        (root / "runs" / run / "network").symlink_to(ROOT / "checkpoints/small-16k/soundstorm")
     for empty in ("speech", "data/librilight/large"):
         (root / empty).mkdir(parents=True)
     return root
