@@ -179,7 +179,9 @@ class Report(LossGuard):
     def on_train_end(self, trainer, pl_module):
         weights = pl_module.matrix.weight.detach().double()
         assert torch.equal(pl_module.history[3][0], pl_module.history[2][0])
-        print(f"rank {trainer.global_rank} skipped {self.skipped}, weights {weights.sum().item()!r}", flush=True)
+        # One write with the end of the line in it: ranks share the stream.
+        line = f"rank {trainer.global_rank} skipped {self.skipped}, weights {weights.sum().item()!r}\n"
+        print(line, end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pytest
 
+from datamodules.audio_sources import Utterance
 from datamodules.evaluation_list import EvaluationList, read_pairs
 
 SEED = (
@@ -29,7 +30,7 @@ def test_seed_tts(tmp_path):
 
 def test_librispeech_pc(tmp_path):
     [first, second] = read_pairs(write(tmp_path, PC), "audio")
-    assert first.target == ("10-2-0005", "audio/10/2/10-2-0005.flac", "10", "A text.", None, "")
+    assert first.target == Utterance("10-2-0005", "audio/10/2/10-2-0005.flac", "10", "A text.")
     assert (first.prompt.id, second.prompt.path) == ("10-2-0001", "audio/11/3/11-3-0001.flac")
 
 

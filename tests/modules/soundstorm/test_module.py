@@ -81,7 +81,7 @@ def test_loss_of_a_batch_is_the_token_weighted_mean_of_its_rows():
     parts = [module.predict_masked(r, None) for r in rows]
     first, second = rows
     joint = TokenBatch(
-        *(a + b if isinstance(a, list) else torch.cat((a, b)) for a, b in zip(first, second, strict=True))
+        *(torch.cat((a, b)) if torch.is_tensor(a) else [*a, *b] for a, b in zip(first, second, strict=True))
     )
     logits, target, _ = module.predict_masked(joint, None)
     whole = torch.nn.functional.cross_entropy(logits, target)
