@@ -42,7 +42,7 @@ demo-fit: setup
 # columns path,text,speaker; no speaker is in two of them. What is done already is not done again.
 SOUNDSTORM := $(BIN)/soundstorm
 TEACHER := runs/semantic/whisper_base/tokenizer
-STUDENT := runs/semantic/distilled/tokenizer
+STUDENT := runs/semantic/distilled_longer/tokenizer
 
 tokens-small: setup
 	@for split in train heldout test; do test -f data/$$split.csv || { echo "data/$$split.csv is missing"; exit 1; }; done
@@ -52,7 +52,8 @@ tokens-small: setup
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split || exit 1; done
 
 train-small: tokens-small
-	test -d $(STUDENT) || $(SOUNDSTORM) fit -c configs/semantic/distilled.yaml
+	for part in distilled distilled_longer; do test -d runs/semantic/$$part/tokenizer || \
+	  $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
 	for split in train heldout test; do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \

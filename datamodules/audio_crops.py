@@ -190,6 +190,8 @@ class AudioCropDataModule(L.LightningDataModule):
         num_workers: Loader processes; with ``cache`` each keeps a cache of its own.
         seed: Start of the random stream.
         allow_outside: Accept absolute paths in a manifest, and paths that lead out of its folder.
+        validation_source: Manifest or folder to validate on, where the speakers were divided already; ``source`` is
+            trained on whole then, and its held-out speakers are not asked for.
     """
 
     def __init__(
@@ -209,9 +211,10 @@ class AudioCropDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         allow_outside: bool = False,
+        validation_source: str | None = None,
     ) -> None:
         super().__init__()
-        self.allow_outside = allow_outside
+        self.allow_outside, self.validation_source = allow_outside, validation_source
         self.source, self.sample_rate, self.batch_size, self.crops_per_epoch = (
             source,
             sample_rate,
@@ -227,23 +230,39 @@ class AudioCropDataModule(L.LightningDataModule):
         """Read the list of recordings and divide the speakers.
 
         Raises:
-            ValueError: If nothing is left to train or to validate on.
+            ValueError: If nothing is left to train or to validate on, or somebody is in both.
         """
-        clips = read_clips(Path(self.source).expanduser(), self.allow_outside)
+        training, validation = self._divide(read_clips(Path(self.source).expanduser(), self.allow_outside))
+        self.training = CropDataset(
+            training, self.sample_rate, self.crop_samples, self.seed, self.gain_db, self.speed, self.cache
+        )
+        self.validation = CropDataset(
+            validation, self.sample_rate, self.validation_samples, self.seed, cache=self.cache
+        )
+
+    def _divide(self, clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:
+        """Return the recordings to train on and those to validate on."""
+        if self.validation_source is not None:
+            unheard = read_clips(Path(self.validation_source).expanduser(), self.allow_outside)
+            if both := sorted({clip.speaker for clip in clips if clip.speaker} & {clip.speaker for clip in unheard}):
+                raise ValueError(
+                    f"speaker {both[0]!r} ({len(both)} in all) is in {self.source} and in {self.validation_source};"
+                    " keep each speaker to one of them"
+                )
+            return clips, unheard
         held_out = [
-            c for c in clips if c.speaker in self.held_out_speakers or is_held_out(c.speaker, self.held_out_fraction)
+            clip
+            for clip in clips
+            if clip.speaker in self.held_out_speakers or is_held_out(clip.speaker, self.held_out_fraction)
         ]
         kept = set(held_out)
         training = [clip for clip in clips if clip not in kept]
         if not training or not held_out:
             raise ValueError(
                 f"{self.source}: {len(training)} recordings to train on, {len(held_out)} to validate"
-                " on; change held_out_fraction or name held_out_speakers"
+                " on; change held_out_fraction, name held_out_speakers or give a validation_source"
             )
-        self.training = CropDataset(
-            training, self.sample_rate, self.crop_samples, self.seed, self.gain_db, self.speed, self.cache
-        )
-        self.validation = CropDataset(held_out, self.sample_rate, self.validation_samples, self.seed, cache=self.cache)
+        return training, held_out
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Return batches of random crops."""

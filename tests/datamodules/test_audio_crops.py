@@ -136,3 +136,15 @@ def test_held_out_share_is_about_the_fraction():
 def test_nothing_to_train_on_is_an_error(corpus):
     with pytest.raises(ValueError, match="0 recordings to train on"):
         AudioCropDataModule(str(corpus), RATE, held_out_fraction=1.0).setup("fit")
+
+
+def test_speakers_that_were_divided_already_stay_so(corpus, tmp_path_factory):
+    unheard = tmp_path_factory.mktemp("unheard")
+    for speaker in range(3):
+        (corpus / f"speaker{speaker}").rename(unheard / f"speaker{speaker}")
+    data = AudioCropDataModule(str(corpus), RATE, held_out_fraction=0.5, validation_source=str(unheard))
+    data.setup("fit")
+    assert {clip.speaker for clip in data.training.clips} == {f"speaker{n}" for n in range(3, 12)}
+    assert {clip.speaker for clip in data.validation.clips} == {f"speaker{n}" for n in range(3)}
+    with pytest.raises(ValueError, match=r"speaker 'speaker10' \(9 in all\) is in .* and in"):
+        AudioCropDataModule(str(corpus), RATE, validation_source=str(corpus)).setup("fit")

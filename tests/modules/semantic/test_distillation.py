@@ -7,6 +7,7 @@ from callbacks.semantic_exporter import SemanticExporter
 from modules.optimizers import MuonWithAdamW
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
 from modules.semantic.distillation import SemanticDistillation
+from modules.semantic.distilled import pretrained_features
 
 
 def make_teacher(num_clusters=8):
@@ -99,6 +100,39 @@ def test_the_student_hears_noise_and_the_teacher_does_not(monkeypatch):
     noise = heard["student"] - audio
     ratio = 10 * torch.log10(noise.square().mean(1) / audio.square().mean(1))
     torch.testing.assert_close(ratio, torch.full_like(ratio, -10.0), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("max_energy", [4.0, None])
+def test_frames_of_enormous_norm_teach_nothing_unless_they_are_kept(monkeypatch, max_energy):
+    module = SemanticDistillation(make_teacher(), make_student(), noise_db=None, max_energy=max_energy)
+    logged = {}
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "log_dict", lambda values, **kwargs: logged.update(values))
+    audio = make_audio()
+    wanted = module.teacher.frames(audio)
+    losses = []
+    for size in (50.0, 500.0):
+        frames = wanted.clone()
+        frames[:, 7] = module.teacher.mean + size * module.teacher.std
+        monkeypatch.setattr(module.teacher, "frames", lambda audio, frames=frames: frames)
+        losses.append(module.training_step(audio, 0).item())
+        module.validation_step(audio, 0)
+    assert (losses[0] == losses[1]) == (max_energy is not None)
+    assert logged["val/outliers"] == (0 if max_energy is None else pytest.approx(1 / wanted.shape[1]))
+    assert (logged["val/distance"] < 10) == (max_energy is not None)
+
+
+def test_a_students_training_goes_on_from_its_folder(tmp_path):
+    module, _ = fit(tmp_path, steps=20)
+    features = pretrained_features(str(tmp_path / "student"))
+    further = SemanticDistillation(make_teacher(), features)
+    audio = make_audio()
+    torch.testing.assert_close(features.predict(audio), module.student.predict(audio), atol=2e-2, rtol=0)
+    assert next(further.student.train().parameters()).requires_grad
+    further.training_step(audio, 0).backward()
+    make_teacher().save_pretrained(tmp_path / "teacher")
+    with pytest.raises(ValueError, match="LogMelFeatures; only DistilledFeatures can be trained on"):
+        pretrained_features(str(tmp_path / "teacher"))
 
 
 def test_frames_are_the_codecs():
