@@ -67,7 +67,7 @@ class AudioWriter(Callback):
         """Bring the codec to the device of the model and open the folder.
 
         Raises:
-            ValueError: What the folder holds was made with other weights.
+            ValueError: What the folder holds was made with other weights or sampled otherwise.
         """
         card = self._card(pl_module)
         self.codec.to(pl_module.device).eval()
@@ -77,10 +77,13 @@ class AudioWriter(Callback):
         self._writer = GeneratedSetWriter(self.output_dir, card, trainer.global_rank)
 
     def _card(self, generator: LightningModule | None = None) -> GeneratedCard:
-        weights = None
+        weights = sampling = None
         if generator is not None:  # whose checkpoint has been loaded by now
+            sampling = getattr(generator, "sampling_settings", None)  # a reconstruction has none
             weights = weights_digest({**generator.state_dict(), **self.codec.state_dict(prefix="codec.")})
-        return GeneratedCard(self.system, self.condition, self.codec.sample_rate, self.codec.identity(), weights)
+        return GeneratedCard(
+            self.system, self.condition, self.codec.sample_rate, self.codec.identity(), weights, sampling
+        )
 
     @torch.inference_mode()
     def on_predict_batch_end(
@@ -147,7 +150,7 @@ class AudioWriter(Callback):
         """Where there was nothing left to generate, and hence no start and end of prediction, do what those do.
 
         Raises:
-            ValueError: What the folder holds was made with other weights.
+            ValueError: What the folder holds was made with other weights or sampled otherwise.
         """
         if stage == "predict" and self._finished and trainer.is_global_zero:
             self._card(pl_module).compare(self.output_dir)

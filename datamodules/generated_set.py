@@ -39,6 +39,7 @@ class GeneratedCard:
         sample_rate: Hz.
         codec: Identity of the codec, see ``AudioCodec.identity``.
         weights: Digest of all weights that made the audio; None where nothing was made yet, or nobody said.
+        sampling: How tokens were chosen, see ``TokenGenerator.sampling_settings``; None where none were or nobody said.
     """
 
     system: str
@@ -46,6 +47,7 @@ class GeneratedCard:
     sample_rate: int
     codec: dict[str, Any]
     weights: str | None = None
+    sampling: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -64,17 +66,17 @@ class GeneratedCard:
             raise ValueError(f"{file} is damaged or of another kind ({error}); {MAKE_IT}") from None
 
     def compare(self, folder: Path) -> None:
-        """Insist that a card that lies in a folder says the same; a digest of weights counts only where this has one.
+        """Insist that a card that lies in a folder says the same; weights and sampling count only where this has them.
 
         Raises:
-            ValueError: The folder holds audio of another system, condition, codec, sample rate or training.
+            ValueError: The folder holds audio of another system, condition, codec, sample rate, training or sampling.
         """
         if not (folder / "card.json").is_file():
             return
         there = GeneratedCard.load(folder)
         for name in (field.name for field in fields(self)):
             mine, theirs = (json.loads(json.dumps(getattr(card, name))) for card in (self, there))
-            if mine != theirs and not (name == "weights" and mine is None):
+            if mine != theirs and not (name in ("weights", "sampling") and mine is None):
                 raise ValueError(
                     f"{folder} already holds audio with {name}={theirs}, this run has {name}={mine}: "
                     "choose another output_dir, or delete the folder"

@@ -1,6 +1,7 @@
 """Sampling of tokens from logits and uniform noise, as pure functions, for systems that generate token by token."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,10 @@ class TokenSampling(ABC):
         Returns:
             Token ids, int64 ``[B]``.
         """
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class's name and the arguments that it was made with."""
+        return {"name": type(self).__name__, **vars(self)}
 
 
 class CategoricalSampling(TokenSampling):

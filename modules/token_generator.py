@@ -20,6 +20,11 @@ class TokenGenerator(LightningModule, ABC):
     def has_weights(self) -> bool:
         """Whether there are trained weights without those of a checkpoint that the trainer loads."""
 
+    @property
+    @abstractmethod
+    def sampling_settings(self) -> dict[str, Any]:
+        """How tokens are chosen, in values that JSON knows: what audio must share to stand in one row of a table."""
+
     @abstractmethod
     def generate(self, batch: TokenBatch) -> GeneratedBatch:
         """Generate codes for the semantic tokens of a batch, after the prompts it gives.

@@ -1,5 +1,7 @@
 """Generation with both acoustic stages of AudioLM."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,15 @@ class AudioLM(StagedGenerator):
         self.fine_sampling = fine_sampling or CategoricalSampling(0.6)
         self.overlap_frames = overlap_frames
         self.chunks_at_once = chunks_at_once
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """How each stage samples, and how far its chunks overlap."""
+        return {
+            "coarse": self.coarse_sampling.settings(),
+            "fine": self.fine_sampling.settings(),
+            "overlap_frames": self.overlap_frames,
+        }
 
     @torch.no_grad()
     def generate(self, batch: TokenBatch, cached: Caching = True) -> GeneratedBatch:

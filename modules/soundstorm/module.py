@@ -1,5 +1,8 @@
 """Training and generation of SoundStorm as a LightningModule."""
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
@@ -43,6 +46,11 @@ class SoundStorm(TokenStage, TokenGenerator):
         self.validation_prompt_frames = validation_prompt_frames
         self.unprompted_prediction = TokenPrediction(network.num_quantizers)
         self.prompted_prediction = TokenPrediction(network.num_quantizers)
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """The decoding schedule."""
+        return asdict(self.schedule)
 
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
         """Mask a batch as in training and predict what was masked, each example at its level."""

@@ -1,5 +1,7 @@
 """Generation with both networks of VALL-E."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,11 @@ class VallE(StagedGenerator):
         self.autoregressive = autoregressive
         self.nonautoregressive = nonautoregressive
         self.sampling = sampling or CategoricalSampling()
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """How codes of the first level are sampled; the others are taken greedily."""
+        return self.sampling.settings()
 
     @torch.no_grad()
     def generate(self, batch: TokenBatch, cached: Caching = True) -> GeneratedBatch:

@@ -199,6 +199,19 @@ def test_audio_of_other_weights_is_not_taken_for_this_training(tmp_path, done, p
     assert list(manifest(tmp_path)) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("done", ["ab", "abc"], ids=["some", "all"])
+def test_audio_that_was_sampled_otherwise_is_not_taken_for_this(tmp_path, done):
+    class Sampled(Echo):
+        def __init__(self, temperature):
+            super().__init__()
+            self.sampling_settings = {"temperature": temperature, "iterations": (16, 1)}
+
+    run(tmp_path, Tokens(done), Sampled(1.0))
+    run(tmp_path, Tokens(done), Sampled(1.0))
+    with pytest.raises(ValueError, match=r"already holds audio with sampling=.*1.0.*, this run has sampling=.*0.8"):
+        run(tmp_path, Tokens(), Sampled(0.8))
+
+
 def test_audio_that_is_not_finite_is_rejected_and_stops_nothing(tmp_path):
     class Broken(Echo):
         def predict_step(self, batch, batch_idx):

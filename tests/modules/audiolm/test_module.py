@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -181,3 +183,10 @@ def test_validation_is_repeatable_and_by_level(make_trainer):
     assert found[0] == found[1]
     assert {"val/loss", "val/level_02/accuracy", "val/level_03/accuracy"} <= found[0].keys()
     assert "val/level_00/accuracy" not in found[0]
+
+
+def test_the_settings_of_sampling_are_told():
+    told = json.loads(json.dumps(make_system((0.8, 0.0)).sampling_settings))
+    assert told["coarse"] == {"name": "CategoricalSampling", "temperature": 0.8, "top_k": 0, "top_p": 1.0}
+    assert told["fine"]["temperature"] == 0.0
+    assert told["overlap_frames"] == 3

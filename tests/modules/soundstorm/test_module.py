@@ -212,3 +212,9 @@ def test_warmup_rises_then_falls_to_its_share():
     assert rates[4] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(rates[3:]))
     assert rates[10] == pytest.approx(0.1)
+
+
+def test_the_settings_of_sampling_are_told():
+    schedule = DecodingSchedule(iterations=(4, 1, 1, 1), temperature=0.7)
+    told = SoundStorm(small_network(), schedule=schedule).sampling_settings
+    assert (told["iterations"], told["temperature"], told["order"]) == ((4, 1, 1, 1), 0.7, "confidence")

@@ -185,3 +185,10 @@ def test_networks_must_have_the_same_codes():
 def test_the_system_is_not_trained_as_one():
     with pytest.raises(TypeError, match="fit VallEAutoregressive and VallENonAutoregressive"):
         make_system().configure_optimizers()
+
+
+def test_the_settings_of_sampling_are_told():
+    told = make_system(REPETITION).sampling_settings
+    assert told == {
+        "name": "RepetitionAwareSampling", "top_p": 0.8, "window": 10, "threshold": 0.1, "temperature": 1.0,
+    }  # fmt: skip
