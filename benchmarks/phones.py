@@ -2,8 +2,8 @@
 
 python -m benchmarks.phones --tokenizer checkpoints/small-16k/semantic --train data/train.csv --test data/test.csv
 
-Phones are aligned by PocketSphinx (pip install '.[phones]'). The most frequent phone of each token is taken from
---train and held against --test, which should be of other speakers; purities and mutual information are of --test alone.
+Phones are aligned by PocketSphinx (pip install '.[phones]'). Purities and mutual information are of --test alone. With
+--train, which should be of other speakers, the most frequent phone of each token there is held against --test too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from benchmarks.measure import arguments, report
 from datamodules.audio import AudioManifest
 from datamodules.audio_files import AudioReader, UnusableAudio
+from modules.evaluation.choice import spread_evenly
 from modules.semantic import SemanticTokenizer
 from modules.semantic.phones import PhoneAligner, phone_agreement, phones_of_frames
 
@@ -27,7 +28,7 @@ def read_phones(manifest: str, clips: int, min_seconds: float) -> Iterator[tuple
     source, align = AudioManifest(manifest), PhoneAligner()
     reader = AudioReader(align.sample_rate, min_seconds=min_seconds)
     listed = [utterance for utterance in source if utterance.text]
-    chosen = listed[:: max(1, len(listed) // clips)][:clips] if clips else listed
+    chosen = spread_evenly(listed, clips or len(listed))
     left_out = 0
     for utterance in tqdm(chosen, desc=f"Aligning {manifest}"):
         try:
@@ -50,13 +51,14 @@ def main() -> None:
     options = arguments(
         __doc__,
         tokenizer={"nargs": "+", "default": [str(ROOT / "checkpoints/small-16k/semantic")]},
-        train={"default": demo, "help": "Manifest that gives each token its phone."},
+        train={"help": "Manifest that gives each token its phone; of other speakers than those of --test."},
         test={"default": demo, "help": "Manifest to measure on."},
         clips={"type": int, "default": 400, "help": "At most so many of each manifest; 0 for all."},
         min_seconds={"type": float, "default": 1.0},
     )
     clips = 2 if options.tiny else options.clips
-    speech = {name: list(read_phones(getattr(options, name), clips, options.min_seconds)) for name in ("train", "test")}
+    manifests = {part: manifest for part in ("train", "test") if (manifest := getattr(options, part))}
+    speech = {part: list(read_phones(manifest, clips, options.min_seconds)) for part, manifest in manifests.items()}
     rows: list[dict[str, Any]] = []
     for folder in options.tokenizer:
         tokenizer = SemanticTokenizer.from_pretrained(folder)
@@ -67,7 +69,8 @@ def main() -> None:
                 found = tokenizer.encode(audio[None])[0].tolist()
                 tokens[part] += found
                 names[part] += phones_of_frames(phones, len(found), tokenizer.frame_rate)
-        agreement = phone_agreement(tokens["test"], names["test"], (tokens["train"], names["train"]))
+        other = (tokens["train"], names["train"]) if "train" in speech else None
+        agreement = phone_agreement(tokens["test"], names["test"], other)
         rows.append({"tokenizer": folder, "frames": len(tokens["test"]), **agreement._asdict()})
     report(rows, options.json, "Semantic tokens and phones")
 

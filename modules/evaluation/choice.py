@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from modules.evaluation.scorer import Measure
 
+T = TypeVar("T")
 
-def spread_evenly(ids: Sequence[str], number: int) -> list[str]:
-    """Choose so many ids, or all if there are fewer, in even steps from the first to the last."""
-    places = np.linspace(0, len(ids) - 1, min(number, len(ids))).round().astype(int)
-    return [ids[place] for place in places]
+
+def spread_evenly(items: Sequence[T], number: int) -> list[T]:
+    """Choose so many items, or all if there are fewer, in even steps from the first to the last."""
+    places = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def ranking_measure(measures: Iterable[tuple[str, Measure]]) -> tuple[str, Measure] | None:
