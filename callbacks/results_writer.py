@@ -107,7 +107,7 @@ class ResultsWriter(Callback):
             return
         assert isinstance(pl_module, EvaluationModule)
         parts = [self.output_dir / f"results-r{rank}.jsonl.tmp" for rank in range(trainer.world_size)]
-        lines = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").split("\n") if line]
         rows = sorted((line["result"] for line in lines if "result" in line), key=lambda row: row["id"])
         rejected = [line["rejected"] for line in lines if "rejected" in line]
         self._keep_clips(trainer, pl_module, rows)

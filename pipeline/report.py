@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import soundfile
+import xxhash
 
 from datamodules.audio_sources import safe_id
 from modules.atomic import write_atomically
@@ -102,19 +103,30 @@ def copy_clips(results: Results, output: Path, number: int, worst: int) -> list[
 def _copy_clip(utterances: list[dict], output: Path, rows: list[Row], why: str) -> Clip:
     renderings = []
     utterances = sorted(utterances, key=lambda found: rows.index(Row(found["condition"], found["system"])))
-    folder = safe_id(utterances[0]["id"])
+    folder = _file_name(utterances[0]["id"])
     longest = max(utterance["seconds"] for utterance in utterances)
     for utterance in utterances:
         row = Row(utterance["condition"], utterance["system"])
-        name = f"clips/{folder}/{safe_id(f'{row.system}-{row.condition}')}"
+        name = f"clips/{folder}/{_file_name(f'{row.system}-{row.condition}')}"
         sound, picture = output / f"{name}.flac", output / f"{name}.png"
         sound.parent.mkdir(parents=True, exist_ok=True)
         original = utterance["folder"] / utterance["clip"]
         if not (sound.exists() and sound.samefile(original)):
             shutil.copyfile(original, sound)
-        audio, sample_rate = soundfile.read(sound, dtype="float32")
+        try:
+            audio, sample_rate = soundfile.read(sound, dtype="float32")
+        except (RuntimeError, OSError) as error:
+            raise ValueError(
+                f"{original} cannot be decoded ({error}); evaluate again, or report with clips 0"
+            ) from None
         prompt_seconds = 0.0 if row.condition == "reference" else utterance["prompt_seconds"]
         draw_spectrogram(audio, sample_rate, picture, longest, prompt_seconds)
         renderings.append(Rendering(row, f"{name}.flac", f"{name}.png", utterance))
     first = utterances[0]
     return Clip(first["id"], first.get("text", ""), first.get("speaker", ""), first["seconds"], renderings, why)
+
+
+def _file_name(name: str) -> str:
+    """Give names that differ file names that differ."""
+    safe = safe_id(name)
+    return safe if safe == name else f"{safe}-{xxhash.xxh64_hexdigest(name.encode())[:8]}"

@@ -140,12 +140,14 @@ def read_results(folders: Sequence[Path]) -> Results:
     results = Results()
     runs: list[tuple[Path, dict[str, Any]]] = []
     seen: set[tuple[str, str, str]] = set()
+    everything: list[dict[str, Any]] = []
     for given in folders:
         folder = given.parent if given.suffix == ".jsonl" else given
         utterances, run = _read_folder(folder)
         runs.append((folder, run))
         _add_run(results, run, folder.name if len(folders) > 1 else "")
         double = []
+        everything += [{**utterance, "folder": folder} for utterance in utterances]
         for utterance in utterances:
             key = (utterance["id"], utterance["condition"], utterance["system"])
             if key in seen:
@@ -156,7 +158,7 @@ def read_results(folders: Sequence[Path]) -> Results:
         if double:
             results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
     _refuse_mixtures(runs, results.utterances)
-    _refuse_other_recordings(results.utterances)
+    _refuse_other_recordings(everything)
     _refuse_other_systems(runs)
     # A scorer that one of several runs could not load is not absent from the table.
     present = {column.scorer for column in results.columns if column.identity is not None}
@@ -180,11 +182,18 @@ def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         _ = [run[key] for key in ("absent", "data", "rejected")]
         run.setdefault("cards", [])  # which results of old do not have
         _ = [(card["condition"], card["system"]) for card in run["cards"]]
+        _ = [(reason, len(ids)) for reason, ids in run["data"].items()]
+        _ = [(rejection["id"], rejection["reason"]) for rejection in run["rejected"]]
         measures = [(scorer["name"], Measure(**values)) for scorer in run["scorers"] for values in scorer["measures"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
     utterances = []
-    for number, line in enumerate((folder / "results.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = (folder / "results.jsonl").read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{folder / 'results.jsonl'} is damaged ({error}); {MAKE_THEM}") from None
+    # Not splitlines, which takes more than "\n" for the end of a line.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             utterance = json.loads(line)
             _check_utterance(utterance, measures)
@@ -201,7 +210,12 @@ def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Measure]]) -> None:
     """Insist that a line of ``results.jsonl`` holds all that a report needs, and numbers where it computes."""
-    _ = [utterance[key] for key in ("problems", "revisions")]
+    for key in ("problems", "revisions"):
+        if not isinstance(utterance[key], dict):
+            raise TypeError(f"{key} is {utterance[key]!r}, no mapping")
+    for key in ("text", "speaker", "clip"):
+        if not isinstance(utterance.get(key), str | None):
+            raise TypeError(f"{key} is {utterance[key]!r}, no text")
     for key in ("id", "condition", "system", "split"):
         if not isinstance(utterance[key], str):
             raise TypeError(f"{key} is {utterance[key]!r}, no text")
@@ -218,6 +232,8 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
             if not _is_number(values.get(name)):
                 raise ValueError(f"{scorer}/{measure.name}: {name} is {values[name]!r}, no number")
     clip = utterance.get("clip")
+    if clip is not None and utterance.get("seconds") is None:
+        raise ValueError("it has a clip and no seconds")
     if clip is not None and (Path(clip).is_absolute() or ".." in Path(clip).parts):
         raise ValueError(f"its clip {clip} lies outside of the folder")
 
@@ -259,9 +275,11 @@ def _add_run(results: Results, run: dict[str, Any], source: str) -> None:
                 results.columns.append(column)
             elif results.columns[at].identity is None:
                 results.columns[at] = column
-    labels = Counter(column.label for column in results.columns)
+    labels = Counter(column.measure.label for column in results.columns)
     results.columns = [
-        column._replace(label=f"{column.measure.label} ({column.scorer})") if labels[column.label] > 1 else column
+        column._replace(label=f"{column.measure.label} ({column.scorer})")
+        if labels[column.measure.label] > 1
+        else column
         for column in results.columns
     ]
     for absent in run["absent"]:

@@ -159,6 +159,8 @@ class WordErrors(Scorer):
             hypothesis = normalize(transcript)
             if not reference:
                 self._no_continuation(scores[row], "nothing is said after the prompt")
+            elif not hypothesis:
+                scores[row].problems["wer_continuation"] = "empty transcript, all words counted as deleted"
             scores[row].values.update(continuation_hypothesis=hypothesis, continuation_reference=reference)
             scores[row].values.update(error_rates(reference, hypothesis, "continuation_"))
 

@@ -572,3 +572,69 @@ def test_a_report_writer_needs_results(tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[ReportWriter()], default_root_dir=tmp_path)
     with pytest.raises(ValueError, match="needs a ResultsWriter"):
         trainer.callbacks[0].setup(trainer, None, "test")
+
+
+def test_other_recordings_of_the_same_systems_are_refused_and_not_taken_for_doubles(tmp_path, results):
+    other = write(tmp_path / "other", [result("a", "original", "reference", "short", errors=0, text="other words")])
+    with pytest.raises(ValueError, match=r"a has text 'text a' in .*results and 'other words' in .*other"):
+        read_results([results, other])
+
+
+def test_names_that_differ_have_sounds_that_differ(tmp_path):
+    rows = [result("u 1", system, "prompted", "short", errors=1) for system in ("a b", "a+b")]
+    rows += [result("u+1", "a b", "prompted", "short", errors=1)]
+    folder = write(tmp_path / "results", rows)
+    for number, row in enumerate(rows):
+        row["clip"] = f"clips/{number}.flac"
+        (folder / "clips").mkdir(exist_ok=True)
+        soundfile.write(folder / row["clip"], np.full(8000, 0.1 * (number + 1)), 16_000)
+    write(folder, rows)
+    report([folder], tmp_path / "report", resamples=10)
+    sounds = sorted((tmp_path / "report").glob("clips/*/*.flac"))
+    assert sorted(round(float(soundfile.read(sound)[0].max()), 1) for sound in sounds) == [0.1, 0.2, 0.3]
+    (folder / rows[0]["clip"]).write_bytes(b"no audio")
+    with pytest.raises(ValueError, match=r"0\.flac cannot be decoded .*; evaluate again"):
+        report([folder], tmp_path / "again", resamples=10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"problems": None}, "problems is None, no mapping"),
+        ({"revisions": []}, r"revisions is \[\], no mapping"),
+        ({"text": 7}, "text is 7, no text"),
+        ({"clip": "clips/a.flac", "seconds": None}, "it has a clip and no seconds"),
+    ],
+)
+def test_a_damaged_result_is_named_with_its_line(tmp_path, results, change, message):
+    rows = [json.loads(line) for line in (results / "results.jsonl").read_text().splitlines()]
+    (results / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [rows[0], rows[1] | change]))
+    with pytest.raises(ValueError, match=rf"results\.jsonl line 2 is no result .*{message}"):
+        read_results([results])
+
+
+def test_bytes_that_are_no_text_are_named_with_their_file(results):
+    (results / "results.jsonl").write_bytes(b"\xff" + (results / "results.jsonl").read_bytes())
+    with pytest.raises(ValueError, match=r"results\.jsonl is damaged \('utf-8' codec"):
+        read_results([results])
+
+
+def test_a_line_ends_where_its_line_break_is(tmp_path):
+    folder = write(tmp_path / "results", [result("a", "original", "reference", "short", errors=0)])
+    row = result("a", "original", "reference", "short", errors=0, text="one\u2028two")
+    (folder / "results.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_results([folder]).utterances[0]["text"] == "one\u2028two"
+
+
+def test_each_of_three_scorers_of_one_measure_is_named(tmp_path):
+    folders = []
+    for name in ("wer", "second", "third"):
+        folder = write(tmp_path / name, [result("a", "original", "reference", "short", errors=0)])
+        run = json.loads((folder / "run.json").read_text())
+        for scorer in run["scorers"]:
+            scorer["name"] = name if scorer["name"] == "wer" else scorer["name"]
+        (folder / "run.json").write_text(json.dumps(run))
+        folders.append(folder)
+    labels = [column.label for column in read_results(folders).columns]
+    assert {"WER % (wer)", "WER % (second)", "WER % (third)"} <= set(labels)
+    assert "WER %" not in labels
