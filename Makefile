@@ -81,14 +81,18 @@ comparison: tokens-small scorers
 	for system in soundstorm audiolm valle; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
-# What each of the decoder's settings does to the shipped system, on the tokens of data/test.csv (or CLIPS of them).
+# What each of the decoder's settings does to the shipped system, on the recordings of data/test.csv (or CLIPS of them).
+SHIPPED := --data.init_args.token_sets runs/tokens/shipped --data.init_args.predict.init_args.split test \
+  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 ablation: scorers
-	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml --data.init_args.predict.init_args.split test \
-	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
+	@test -f data/test.csv || { echo "data/test.csv is missing: a manifest with the columns path,text,speaker"; exit 1; }
+	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml --data.init_args.source.init_args.path data/test.csv \
+	  --trainer.callbacks.init_args.split test --trainer.callbacks.init_args.output_dir runs/tokens/shipped \
+	  --model.init_args.semantic.init_args.folder checkpoints/small-16k/semantic
+	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml $(SHIPPED)
 	for schedule in configs/schedule/*.yaml; do name=$$(basename $$schedule .yaml); \
-	  $(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml --model.init_args.schedule $$schedule \
-	  --data.init_args.predict.init_args.split test \
-	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) --trainer.callbacks.init_args.system soundstorm-$$name \
+	  $(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml --model.init_args.schedule $$schedule $(SHIPPED) \
+	  --trainer.callbacks.init_args.system soundstorm-$$name \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$$name || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
 	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
