@@ -98,6 +98,15 @@ def test_a_batch_may_hold_utterances_heard_before_beside_new_ones(make_item):
     assert script.calls == 3 * 2 + 2
 
 
+def test_a_silent_continuation_is_named(make_item, monkeypatch):
+    script = Script({})
+    answers = iter([["red green blue"], ["green blue", ""]])  # the clip; the original after the prompt, the rendering
+    monkeypatch.setattr(script, "transcribe", lambda audio: next(answers))
+    scores = WordErrors(script, continuation=True).score(make_item(text="red green blue"))
+    assert (scores.values["continuation_word_errors"], scores.values["continuation_words"]) == (2, 2)
+    assert scores.problems == {"wer_continuation": "empty transcript, all words counted as deleted"}
+
+
 def test_a_clip_that_ends_with_its_prompt_has_no_continuation(make_item):
     scorer = WordErrors(Script({3 * 16_000: "red"}), continuation=True)
     scores = scorer.score(make_item(make_item.tone(3), text="red green"))
