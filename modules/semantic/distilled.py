@@ -121,24 +121,3 @@ class DistilledFeatures(SpeechFeatures):
     def init_args(self) -> dict[str, Any]:
         """Arguments that construct these features again, without what was learnt."""
         return {**self.arguments, "teacher": self.teacher}
-
-
-def pretrained_features(folder: str) -> DistilledFeatures:
-    """Read the features of a trained student, to train them on.
-
-    Args:
-        folder: What :meth:`modules.semantic.SemanticTokenizer.save_pretrained` wrote.
-
-    Returns:
-        The features.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: The folder's tokens are made of other features.
-    """
-    from modules.semantic.tokenizer import SemanticTokenizer  # it knows all features, these among them
-
-    features = SemanticTokenizer.from_pretrained(folder).features
-    if not isinstance(features, DistilledFeatures):
-        raise ValueError(f"{folder} quantises {type(features).__name__}; only DistilledFeatures can be trained on")
-    return features

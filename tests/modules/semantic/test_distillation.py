@@ -7,7 +7,7 @@ from callbacks.semantic_exporter import SemanticExporter
 from modules.optimizers import MuonWithAdamW
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
 from modules.semantic.distillation import SemanticDistillation
-from modules.semantic.distilled import pretrained_features
+from modules.semantic.pretrained import pretrained_features
 
 
 def make_teacher(num_clusters=8):
