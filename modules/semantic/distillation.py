@@ -23,8 +23,8 @@ class SemanticDistillation(LightningModule):
     :attr:`tokenizer`, has the teacher's centroids: its tokens mean what the teacher's mean.
 
     Transformers park attention in a few frames of enormous norm (Darcet et al. 2024, "Vision transformers need
-    registers"). In Whisper base, layer 4, these are one frame in sixty, and half of the variance. What is said there is
-    gone from them and where they lie cannot be foreseen; so ``max_energy`` leaves them out of both losses.
+    registers"). In Whisper base, layer 4, these are one frame in sixty, and nearly half of the variance. What is said
+    there is gone from them and where they lie cannot be foreseen; so ``max_energy`` leaves them out of both losses.
 
     Logged: ``val/agreement``, the share of all frames with the teacher's token; ``val/agreement_top5``;
     ``val/distance`` and ``val/outliers``, the mean squared distance without outliers and their share.
@@ -91,8 +91,8 @@ class SemanticDistillation(LightningModule):
             heard: What the student hears, ``[B, N]``.
 
         Returns:
-            Mean squared distance of each frame's features ``[B * T]``, logits over centroids ``[B * T, K]``, teacher's
-            tokens ``[B * T]``, and which frames count, ``[B * T]`` bool.
+            Mean squared distance of the features of the frames that count ``[]``, logits over centroids
+            ``[B * T, K]``, teacher's tokens ``[B * T]``, and which frames count, ``[B * T]`` bool.
         """
         with torch.no_grad():
             wanted = self.teacher.standardize(self.teacher.frames(audio))
@@ -107,14 +107,13 @@ class SemanticDistillation(LightningModule):
         counts = torch.ones_like(tokens, dtype=torch.bool)
         if self.max_energy is not None:
             counts = wanted.square().mean(-1) <= self.max_energy
-        return (found - wanted).square().mean(-1).flatten(), logits.flatten(0, 1), tokens.flatten(), counts.flatten()
+        distance = _mean((found - wanted).square().mean(-1), counts)
+        return distance, logits.flatten(0, 1), tokens.flatten(), counts.flatten()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Take a batch of crops ``[B, N]``."""
-        distances, logits, tokens, counts = self.compare(batch, self._add_noise(batch))
-        frames = counts.sum().clamp_min(1)
-        distance = (distances * counts).sum() / frames
-        cross_entropy = (F.cross_entropy(logits, tokens, reduction="none") * counts).sum() / frames
+        distance, logits, tokens, counts = self.compare(batch, self._add_noise(batch))
+        cross_entropy = _mean(F.cross_entropy(logits, tokens, reduction="none"), counts)
         loss = distance + self.token_weight * cross_entropy
         agreement = (logits.argmax(-1) == tokens).float().mean()
         self.log_dict({"train/loss": loss, "train/distance": distance, "train/cross_entropy": cross_entropy})
@@ -124,13 +123,13 @@ class SemanticDistillation(LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Measure agreement on clean crops ``[B, N]``."""
-        distances, logits, tokens, counts = self.compare(batch, batch)
+        distance, logits, tokens, counts = self.compare(batch, batch)
         best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
         hits = (best == tokens[:, None]).float()
         values = {
             "val/agreement": hits[:, 0].mean(),
             "val/agreement_top5": hits.sum(-1).mean(),
-            "val/distance": (distances * counts).sum() / counts.sum().clamp_min(1),
+            "val/distance": distance,
             "val/outliers": 1 - counts.float().mean(),
         }
         self.log_dict(values, prog_bar=True, batch_size=len(batch), sync_dist=True)
@@ -153,3 +152,8 @@ class SemanticDistillation(LightningModule):
         """The student alone: the teacher stays where it was loaded from."""
         state = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if not name.startswith("teacher.")}
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    """Average what counts; 0 where nothing does."""
+    return (values * counts).sum() / counts.sum().clamp_min(1)
