@@ -66,7 +66,7 @@ class GeneratedCard:
             raise ValueError(f"{file} is damaged or of another kind ({error}); {MAKE_IT}") from None
 
     def compare(self, folder: Path) -> None:
-        """Insist that a card that lies in a folder says the same; weights and sampling count only where this has them.
+        """Insist that a card that lies in a folder says the same; what this one does not know does not count.
 
         Raises:
             ValueError: The folder holds audio of another system, condition, codec, sample rate, training or sampling.
@@ -76,7 +76,7 @@ class GeneratedCard:
         there = GeneratedCard.load(folder)
         for name in (field.name for field in fields(self)):
             mine, theirs = (json.loads(json.dumps(getattr(card, name))) for card in (self, there))
-            if mine != theirs and not (name in ("weights", "sampling") and mine is None):
+            if mine is not None and mine != theirs:
                 raise ValueError(
                     f"{folder} already holds audio with {name}={theirs}, this run has {name}={mine}: "
                     "choose another output_dir, or delete the folder"

@@ -147,14 +147,14 @@ def read_results(folders: Sequence[Path]) -> Results:
         runs.append((folder, run))
         _add_run(results, run, folder.name if len(folders) > 1 else "")
         double = []
-        everything += [{**utterance, "folder": folder} for utterance in utterances]
+        everything += utterances
         for utterance in utterances:
             key = (utterance["id"], utterance["condition"], utterance["system"])
             if key in seen:
                 double.append(utterance["id"])
                 continue
             seen.add(key)
-            results.utterances.append({**utterance, "folder": folder})
+            results.utterances.append(utterance)
         if double:
             results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
     _refuse_mixtures(runs, results.utterances)
@@ -201,7 +201,7 @@ def _read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             raise ValueError(
                 f"{folder / 'results.jsonl'} line {number} is no result ({error!r}); {MAKE_THEM}"
             ) from None
-        utterances.append(utterance)
+        utterances.append({**utterance, "folder": folder})
     if not utterances:
         raise ValueError(f"{folder / 'results.jsonl'} is empty; {MAKE_THEM}")
     _check_same_run(folder, utterances, run)
