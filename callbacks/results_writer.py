@@ -14,7 +14,7 @@ import xxhash
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.audio_sources import safe_id
+from datamodules.audio_sources import distinct_file_name
 from datamodules.generated_set import write_flac
 from modules.atomic import write_atomically
 from modules.batches import Rejection
@@ -94,7 +94,8 @@ class ResultsWriter(Callback):
             row["clip"] = clips.get((row["id"], row["system"], row["condition"]))
 
     def _keep_clip(self, item: EvaluationItem) -> str:
-        path = f"clips/{safe_id(item.id)}/{item.system}-{item.condition}.flac"
+        name = distinct_file_name(f"{item.system}-{item.condition}")
+        path = f"clips/{distinct_file_name(item.id)}/{name}.flac"
         file = self.output_dir / path
         file.parent.mkdir(parents=True, exist_ok=True)
         write_flac(file, item.audio.float().cpu().numpy(), item.sample_rate, item.id, item.system, item.condition)

@@ -113,5 +113,5 @@ def _is_sidecar(name: str, suffix: str) -> bool:
 
 
 def _libri_transcripts(file: Path) -> dict[str, str | Path]:
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")  # splitlines splits at more than that
     return {id: one_line(text) for id, _, text in (line.strip().partition(" ") for line in lines) if id}

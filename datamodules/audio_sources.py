@@ -68,6 +68,12 @@ def safe_id(name: str) -> str:
     return f"{name.encode()[:100].decode(errors='ignore')}-{xxhash.xxh64_hexdigest(name.encode())}"
 
 
+def distinct_file_name(name: str) -> str:
+    """Turn a name into one of a file; of names that differ, into ones that differ."""
+    safe = safe_id(name)
+    return safe if safe == name else f"{safe}-{xxhash.xxh64_hexdigest(name.encode())[:8]}"
+
+
 class AudioSources(AudioSource):
     """Several sources, one after the other. Ids that two of them share are an error.
 

@@ -76,7 +76,8 @@ def read_pairs(path: str, audio: str | None = None) -> list[ListedPair]:
     pairs: list[ListedPair] = []
     seen: set[str] = set()
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines, which takes more than line breaks for the end of a line.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # read_text has made "\n" of "\r\n"
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8 ({error})") from None
     for number, line in enumerate(lines, start=1):

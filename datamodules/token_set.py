@@ -243,7 +243,7 @@ def read_rejected(folder: str | Path, split: str = "train") -> list[Rejection]:
     """Read what was left out of a split, each id once; a line cut short by a crash is passed over."""
     file = Path(folder) / "rejected.jsonl"
     rejected: dict[str, Rejection] = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
+    for line in _lines(file):
         try:
             row = json.loads(line)
             if row["split"] == split:
@@ -353,8 +353,12 @@ def read_rows(dataset: datasets.Dataset, indices: Sequence[int], num_quantizers:
 
 
 def _rejected_splits(file: Path) -> set[str]:
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
-    return {match[1] for match in (re.match(r'\{"split": "([^"]+)"', line) for line in lines) if match}
+    return {match[1] for match in (re.match(r'\{"split": "([^"]+)"', line) for line in _lines(file)) if match}
+
+
+def _lines(file: Path) -> list[str]:
+    # Not splitlines, which takes more than "\n" for the end of a line.
+    return file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []
 
 
 def _verify(files: Sequence[Path], cache: Path) -> None:

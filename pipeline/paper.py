@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from pipeline.results import PAPER_SPLITS
 from pipeline.table import PAPER_LABELS, published_lines
 from pipeline.table_text import aligned, format_cell
 
-PAPER_SPLITS = ("short", "mid", "long")
 # What the paper's text says beside Table 1.
 STATED = (
     "Runtime: real-time factor 0.017 on one TPU v4 for 30 s, decoding to audio included; two orders of magnitude below "

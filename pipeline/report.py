@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import soundfile
-import xxhash
 
-from datamodules.audio_sources import safe_id
+from datamodules.audio_sources import distinct_file_name
 from modules.atomic import write_atomically
 from modules.evaluation.choice import choose_worst, ranking_measure, spread_evenly
 from pipeline.figures import draw_figures
@@ -42,8 +41,12 @@ def report(
 
     Raises:
         FileNotFoundError: A folder holds no results.
-        ValueError: A file is damaged or of another run, or scores of one name come from different models.
+        ValueError: A file is damaged or of another run, or scores of one name come from different models; or a number
+            is negative.
     """
+    for name, number in (("clips", clips), ("worst", worst), ("resamples", resamples)):
+        if number < 0:
+            raise ValueError(f"{name}={number} must not be negative; 0 is for none")
     speeds = sum_up(read_timings(results))
     found = read_results([folder for folder in results if not holds_timings_only(folder)])
     everything = make_sections(found, resamples, published)
@@ -86,12 +89,19 @@ def copy_clips(results: Results, output: Path, number: int, worst: int) -> list[
         worst: How many more, the worst of them by the first measure.
 
     Returns:
-        The clips, with their files.
+        The clips, with their files; of sounds that are not there a remark is added to the results.
     """
     by_id: dict[str, list[dict]] = {}
+    lost = []
     for utterance in results.utterances:
-        if utterance.get("clip") and (utterance["folder"] / utterance["clip"]).is_file():
-            by_id.setdefault(utterance["id"], []).append(utterance)
+        if utterance.get("clip"):
+            file = utterance["folder"] / utterance["clip"]
+            if file.is_file():
+                by_id.setdefault(utterance["id"], []).append(utterance)
+            else:
+                lost.append(file)
+    if lost:
+        results.remarks.append(f"{len(lost)} sounds that results name are not there, and not to be heard: {lost[0]}")
     chosen = dict.fromkeys(spread_evenly(sorted(by_id), number), "")
     measures = [(column.scorer, column.measure) for column in results.columns if column.identity is not None]
     if (by := ranking_measure(measures)) is not None:
@@ -103,11 +113,11 @@ def copy_clips(results: Results, output: Path, number: int, worst: int) -> list[
 def _copy_clip(utterances: list[dict], output: Path, rows: list[Row], why: str) -> Clip:
     renderings = []
     utterances = sorted(utterances, key=lambda found: rows.index(Row(found["condition"], found["system"])))
-    folder = _file_name(utterances[0]["id"])
+    folder = distinct_file_name(utterances[0]["id"])
     longest = max(utterance["seconds"] for utterance in utterances)
     for utterance in utterances:
         row = Row(utterance["condition"], utterance["system"])
-        name = f"clips/{folder}/{_file_name(f'{row.system}-{row.condition}')}"
+        name = f"clips/{folder}/{distinct_file_name(f'{row.system}-{row.condition}')}"
         sound, picture = output / f"{name}.flac", output / f"{name}.png"
         sound.parent.mkdir(parents=True, exist_ok=True)
         original = utterance["folder"] / utterance["clip"]
@@ -124,9 +134,3 @@ def _copy_clip(utterances: list[dict], output: Path, rows: list[Row], why: str) 
         renderings.append(Rendering(row, f"{name}.flac", f"{name}.png", utterance))
     first = utterances[0]
     return Clip(first["id"], first.get("text", ""), first.get("speaker", ""), first["seconds"], renderings, why)
-
-
-def _file_name(name: str) -> str:
-    """Give names that differ file names that differ."""
-    safe = safe_id(name)
-    return safe if safe == name else f"{safe}-{xxhash.xxh64_hexdigest(name.encode())[:8]}"

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from modules.evaluation.scorer import Measure
+from datamodules.audio_sources import one_line
+from modules.measure import Measure
 
 CONDITIONS = {
     "reference": "recordings",
@@ -26,6 +27,7 @@ SYSTEMS |= {
     "valle2": "VALL-E 2",
     "original_soundstream_rec": "SoundStream reconstruction",
 }
+PAPER_SPLITS = ("short", "mid", "long")  # by duration, see modules.evaluation.items.split_of
 ROUNDING = 0.01  # seconds by which two readings of one recording may differ, resampled to different rates
 MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
 
@@ -145,7 +147,7 @@ def read_results(folders: Sequence[Path]) -> Results:
         folder = given.parent if given.suffix == ".jsonl" else given
         utterances, run = _read_folder(folder)
         runs.append((folder, run))
-        _add_run(results, run, folder.name if len(folders) > 1 else "")
+        _add_run(results, run, str(folder) if len(folders) > 1 else "")
         double = []
         everything += utterances
         for utterance in utterances:
@@ -156,7 +158,7 @@ def read_results(folders: Sequence[Path]) -> Results:
             seen.add(key)
             results.utterances.append(utterance)
         if double:
-            results.remarks.append(f"{len(double)} results in {folder.name} are double and left out{_such_as(double)}")
+            results.remarks.append(f"{len(double)} results in {folder} are double and left out{_such_as(double)}")
     _refuse_mixtures(runs, results.utterances)
     _refuse_other_recordings(everything)
     _refuse_other_systems(runs)
@@ -167,9 +169,8 @@ def read_results(folders: Sequence[Path]) -> Results:
     results.remarks += _problems(results)
     results.remarks += _unscored(results)
     results.remarks += _missing_clips(results)
-    outside = len({utterance["id"] for utterance in results.utterances if utterance["split"] == "other"})
-    if outside:
-        results.remarks.append(f"{outside} clips last less than 4 or more than 30 s: in no split, only in “all”")
+    results.remarks += _different_prompts(results)
+    results.remarks += _outside_of_splits(results)
     return results
 
 
@@ -283,12 +284,12 @@ def _add_run(results: Results, run: dict[str, Any], source: str) -> None:
         for column in results.columns
     ]
     for absent in run["absent"]:
-        results.absent[absent["name"]] = f"{absent['reason']}; {absent['remedy']}"
+        results.absent[absent["name"]] = one_line(f"{absent['reason']}; {absent['remedy']}")
     where = f" ({source})" if source else ""
     for reason, ids in run["data"].items():
-        results.remarks.append(f"{len(ids)} utterances {reason}{where}{_such_as(ids)}")
+        results.remarks.append(one_line(f"{len(ids)} utterances {reason}{where}{_such_as(ids)}"))
     for rejection in run["rejected"]:
-        results.remarks.append(f"{rejection['id']} was left out{where}: {rejection['reason']}")
+        results.remarks.append(one_line(f"{rejection['id']} was left out{where}: {rejection['reason']}"))
 
 
 def _refuse_mixtures(runs: Sequence[tuple[Path, dict[str, Any]]], utterances: Sequence[dict[str, Any]]) -> None:
@@ -386,10 +387,13 @@ def _unscored(results: Results) -> list[str]:
             continue
         for row in results.rows:
             found = results.of(row)
-            unseen = [u["id"] for u in found if column.scorer not in u["scores"]]
+            unseen = [u for u in found if column.scorer not in u["scores"]]
             if unseen:
                 which = f"{len(unseen)} of {len(found)} results"
-                remarks.append(f"{column.label}, {row.label}: {which} come from a run without {column.scorer!r}")
+                # A run that names the scorer in every row had it, and this row lost its scores since.
+                had_it = all(column.scorer in u["revisions"] for u in unseen)
+                how = f"hold no scores of {column.scorer!r}" if had_it else f"come from a run without {column.scorer!r}"
+                remarks.append(f"{column.label}, {row.label}: {which} {how}")
             key = f"{column.scorer}/{column.measure.name}"
             silent = []
             for utterance in found:
@@ -412,6 +416,33 @@ def _missing_clips(results: Results) -> list[str]:
     return remarks
 
 
+def _different_prompts(results: Results) -> list[str]:
+    """Name rows whose clips were given prompts of different lengths, or of different kinds."""
+    remarks = []
+    for row in results.rows:
+        if row.condition == "reference":  # whose prompts are what the scorers leave out
+            continue
+        lengths = Counter(round(u["prompt_seconds"] or 0.0, 1) for u in results.of(row))
+        if len(lengths) > 1:
+            named = ", ".join(f"{seconds:g} s ({clips})" for seconds, clips in sorted(lengths.items()))
+            remarks.append(f"{row.label}: prompts of different lengths are averaged: {named}")
+        if len({u.get("own_prompt", True) for u in results.of(row) if u["prompt_seconds"]}) > 1:
+            remarks.append(f"{row.label}: prompts of the utterances themselves and of others are averaged")
+    return remarks
+
+
+def _outside_of_splits(results: Results) -> list[str]:
+    outside: dict[str, set[str]] = defaultdict(set)
+    for utterance in results.utterances:
+        if utterance["split"] not in PAPER_SPLITS:
+            outside[utterance["split"]].add(utterance["id"])
+    why = {"other": "last less than 4 or more than 30 s"}
+    return [
+        f"{len(ids)} clips {why.get(split, f'are of a split {split!r}')}: in no split of the table, only in “all”"
+        for split, ids in outside.items()
+    ]
+
+
 def _problems(results: Results) -> list[str]:
     problems: dict[tuple[str, str, Row], list[str]] = defaultdict(list)
     labels = {f"{column.scorer}/{column.measure.name}": column.label for column in results.columns}
@@ -420,7 +451,7 @@ def _problems(results: Results) -> list[str]:
             row = Row(utterance["condition"], utterance["system"])
             problems[labels.get(score, score), problem, row].append(utterance["id"])
     return [
-        f"{label}, {row.label}: {len(ids)} × {problem}{_such_as(ids)}"
+        one_line(f"{label}, {row.label}: {len(ids)} × {problem}{_such_as(ids)}")
         for (label, problem, row), ids in problems.items()
     ]
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modules.evaluation.scorer import Measure
-from pipeline.results import Column, Results, Row, row_order
+from datamodules.audio_sources import one_line
+from modules.measure import Measure
+from pipeline.results import PAPER_SPLITS, Column, Results, Row, row_order
 
-SPLITS = ("short", "mid", "long", "all")
+SPLITS = (*PAPER_SPLITS, "all")
 # The paper's columns, in its order; higher is better except for the first two.
 PAPER_LABELS = {"wer": "WER %", "cer": "CER %", "quality": "Estimated quality", "voice": "Voice"}
 PAPER_LABELS |= {"consistency": "Consistency"}
@@ -154,7 +155,7 @@ def _section(results: Results, column: Column, resamples: int, published: bool) 
     if scorer in results.absent:
         note = f"Not measured: {results.absent[scorer]}."
     elif column.identity is not None:
-        note = f"Measured with {column.identity['name']} ({column.identity['revision']})."
+        note = one_line(f"Measured with {column.identity['name']} ({column.identity['revision']}).")
     else:
         note = "Not measured."
     key = measure.name if scorer == measure.name else f"{scorer}/{measure.name}"

@@ -113,6 +113,7 @@ def notes_markdown(sections: Sequence[Section]) -> str:
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
     """Write a Markdown table with columns of even width, the first to the left and the others to the right."""
+    table = [[cell.replace("|", "\\|") for cell in row] for row in table]
     first, *others = ([len(cell) for cell in column] for column in zip(*table, strict=True))
     widths = [max(lengths) for lengths in others]
     lines = [f"| {row[0].ljust(max(first))} | {' | '.join(map(str.rjust, row[1:], widths))} |" for row in table]

@@ -14,10 +14,11 @@ from modules.evaluation.quality_optional import DistillMos, Nisqa
 from modules.evaluation.recognition import Recognizer, WhisperRecognizer
 from modules.evaluation.recognition_ctc import CtcRecognizer
 from modules.evaluation.recognition_faster import FasterWhisperRecognizer
-from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.scorer import Scorer, ScorerUnavailableError, Scores
 from modules.evaluation.speaker import SpeakerSimilarity, VoiceEmbedding, XVectorEmbedding
 from modules.evaluation.speaker_optional import OnnxVoiceEmbedding, ResemblyzerEmbedding
 from modules.evaluation.word_errors import WordErrors
+from modules.measure import Measure
 
 __all__ = [
     "SPLITS",

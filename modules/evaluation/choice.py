@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modules.evaluation.scorer import Measure
+from modules.measure import Measure
 
 T = TypeVar("T")
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from modules.evaluation.items import EvaluationItem
-from modules.evaluation.scorer import Measure, Scorer, Scores
+from modules.evaluation.scorer import Scorer, Scores
 from modules.evaluation.speaker import VoiceEmbedding
+from modules.measure import Measure
 
 
 class AcousticConsistency(Scorer):

@@ -13,7 +13,8 @@ from torchmetrics.classification import BinaryAccuracy, BinaryEER, MulticlassAcc
 
 from modules.evaluation.items import EvaluationBatch, EvaluationItem
 from modules.evaluation.pooled_conformer import PooledConformer, load_network
-from modules.evaluation.scorer import Measure, Scorer, Scores
+from modules.evaluation.scorer import Scorer, Scores
+from modules.measure import Measure
 from modules.optimizers import with_schedule
 
 CLASSES = ("real", "reconstructed", "generated")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from modules.evaluation.items import EvaluationItem
-from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.scorer import Scorer, ScorerUnavailableError, Scores
+from modules.measure import Measure
 
 # Below this neither measure has frames enough to say anything.
 SHORTEST_SECONDS = 0.5

@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from modules.evaluation.items import EvaluationItem
-from modules.evaluation.scorer import Measure, Scorer, Scores
+from modules.evaluation.scorer import Scorer, Scores
+from modules.measure import Measure
 
 FLOOR = 1e-5  # amplitude, -100 dB: silence below it counts as equal
 

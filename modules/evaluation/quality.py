@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from modules.evaluation.items import EvaluationItem
-from modules.evaluation.scorer import Measure, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.scorer import Scorer, ScorerUnavailableError, Scores
+from modules.measure import Measure
 
 
 class Dnsmos(Scorer):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from modules.evaluation.items import EvaluationItem
-from modules.evaluation.scorer import Measure, Score, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.scorer import Score, Scorer, ScorerUnavailableError, Scores
+from modules.measure import Measure
 from modules.model_folder import weights_digest
 
 NISQA_SCORES = ("nisqa_mos", "nisqa_noisiness", "nisqa_discontinuity", "nisqa_coloration", "nisqa_loudness")

@@ -11,7 +11,8 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from modules.evaluation.items import EvaluationItem
 from modules.evaluation.pretrained import load_pretrained, pretrained_identity
-from modules.evaluation.scorer import Measure, Score, Scorer, ScorerUnavailableError, Scores
+from modules.evaluation.scorer import Score, Scorer, ScorerUnavailableError, Scores
+from modules.measure import Measure
 
 
 class VoiceEmbedding(nn.Module, ABC):

@@ -7,7 +7,8 @@ import jiwer
 
 from modules.evaluation.items import EvaluationItem
 from modules.evaluation.recognition import Recognizer
-from modules.evaluation.scorer import Measure, Score, Scorer, Scores
+from modules.evaluation.scorer import Score, Scorer, Scores
+from modules.measure import Measure
 
 
 def word_errors(reference: str, hypothesis: str) -> int:

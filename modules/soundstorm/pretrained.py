@@ -35,11 +35,12 @@ def save_network(trained: TrainedNetwork, folder: str | Path, dtype: torch.dtype
     write_model(folder, config, trained.network.state_dict(), dtype)
 
 
-def load_network(folder: str | Path) -> TrainedNetwork:
+def load_network(folder: str | Path, dropout: float | None = None) -> TrainedNetwork:
     """Read what :func:`save_network` wrote.
 
     Args:
         folder: The folder.
+        dropout: Dropout for training on, in place of the stated one.
 
     Returns:
         The network in evaluation mode, float32, and its tokens.
@@ -54,7 +55,8 @@ def load_network(folder: str | Path) -> TrainedNetwork:
     try:
         if config["class_path"] != CLASS_PATH:
             raise ValueError(f"class_path is {config['class_path']!r}")
-        network = SoundStormNetwork(**{name: config["init_args"][name] for name in ARGUMENTS})
+        arguments = {name: config["init_args"][name] for name in ARGUMENTS}
+        network = SoundStormNetwork(**arguments | ({} if dropout is None else {"dropout": dropout}))
         tokens = {part: dict(config["tokens"][part]) for part in ("codec", "semantic")}
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE} does not describe a {CLASS_PATH} ({error!r})") from None
@@ -67,10 +69,11 @@ def load_network(folder: str | Path) -> TrainedNetwork:
     return TrainedNetwork(network.eval(), tokens)
 
 
-def pretrained_network(folder: str) -> SoundStormNetwork:
+def pretrained_network(folder: str, dropout: float | None = None) -> SoundStormNetwork:
     """Read the network alone, as a ``class_path`` of a configuration may name it.
 
     Args:
         folder: What :func:`save_network` wrote.
+        dropout: Dropout for training on, in place of the stated one.
     """
-    return load_network(folder).network.train()  # a stage switches to evaluation by itself
+    return load_network(folder, dropout).network.train()  # a stage switches to evaluation by itself

@@ -34,6 +34,11 @@ def test_librispeech_pc(tmp_path):
     assert (first.prompt.id, second.prompt.path) == ("10-2-0001", "audio/11/3/11-3-0001.flac")
 
 
+def test_a_line_ends_at_its_line_break_alone(tmp_path):
+    [pair] = read_pairs(write(tmp_path, "a-1|Hello.|p-1.wav|Say\u2028this.\r\n"))
+    assert pair.target.text == "Say this."
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -236,14 +236,14 @@ def test_a_split_has_to_be_a_file_name(tmp_path, split):
 def test_rejections_are_on_disk_at_once_and_listed_once(tmp_path):
     writer = TokenSetWriter(tmp_path, CARD)
     writer.reject(Rejection("a", "a.wav", "is silent"))
-    writer.reject(Rejection("b", "b\n.wav", "is empty"))
+    writer.reject(Rejection("b", "b\n\u2028.wav", "is empty"))
     TokenSetWriter(tmp_path, CARD, rank=1, world_size=2).reject(Rejection("a", "a.wav", "is silent still"))
     TokenSetWriter(tmp_path, CARD, split="test").reject(Rejection("c", "c.wav", "is long"))
     assert read_rejected(tmp_path) == [
         Rejection("a", "a.wav", "is silent still"),
-        Rejection("b", "b\n.wav", "is empty"),
+        Rejection("b", "b\n\u2028.wav", "is empty"),
     ]
-    assert len((tmp_path / "rejected.jsonl").read_text().splitlines()) == 4
+    assert (tmp_path / "rejected.jsonl").read_text().count("\n") == 4
     forget_rejected(tmp_path)
     assert read_rejected(tmp_path) == []
     assert read_rejected(tmp_path, "test") == [Rejection("c", "c.wav", "is long")]

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
@@ -369,7 +371,7 @@ def test_reports_of_several_runs_are_joined(tmp_path, results):
     found = read_results([results, more])
     assert [row.label for row in found.rows] == ["Original", "SoundStorm, prompted", "AudioLM, prompted"]
     assert found.of(found.rows[0])[0]["scores"]["wer"]["word_errors"] == 0
-    assert "1 results in more are double and left out: a" in found.remarks
+    assert f"1 results in {more} are double and left out: a" in found.remarks
 
 
 def test_a_scorer_one_run_lacked_is_not_absent(tmp_path, results):
@@ -471,7 +473,7 @@ def test_ids_that_are_double_in_one_file_are_counted_once(tmp_path):
     rows = [result("a", "original", "reference", "short", errors=errors) for errors in (0, 5)]
     found = read_results([write(tmp_path / "double", rows)])
     assert [u["scores"]["wer"]["word_errors"] for u in found.utterances] == [0]
-    assert "1 results in double are double and left out: a" in found.remarks
+    assert f"1 results in {tmp_path / 'double'} are double and left out: a" in found.remarks
 
 
 def test_clips_that_a_row_lacks_are_named(tmp_path, results):
@@ -638,3 +640,95 @@ def test_each_of_three_scorers_of_one_measure_is_named(tmp_path):
     labels = [column.label for column in read_results(folders).columns]
     assert {"WER % (wer)", "WER % (second)", "WER % (third)"} <= set(labels)
     assert "WER %" not in labels
+
+
+def test_prompts_of_different_lengths_in_one_row_are_named(tmp_path, results):
+    assert not [remark for remark in read_results([results]).remarks if "different lengths" in remark]
+    rows = [
+        result(str(seconds), "soundstorm", "prompted", "short", errors=0, prompt_seconds=seconds, own_prompt=own)
+        for seconds, own in ((3.0, True), (3.01, True), (5.0, False))
+    ]
+    remarks = read_results([write(tmp_path / "mixed", rows)]).remarks
+    assert "SoundStorm, prompted: prompts of different lengths are averaged: 3 s (2), 5 s (1)" in remarks
+    assert "SoundStorm, prompted: prompts of the utterances themselves and of others are averaged" in remarks
+
+
+def test_sounds_that_are_gone_are_named(tmp_path, results):
+    add_sounds(results)
+    (results / "clips" / "b" / "soundstorm-prompted.flac").unlink()
+    report([results], tmp_path / "report", resamples=10)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "1 sounds that results name are not there, and not to be heard" in text
+    assert "b/soundstorm-prompted.flac" in text
+
+
+def test_splits_without_a_column_are_named(tmp_path):
+    rows = [
+        result(id, "original", "reference", split, errors=0)
+        for id, split in zip("abc", ("other", "dev", "dev"), strict=True)
+    ]
+    remarks = read_results([write(tmp_path / "results", rows)]).remarks
+    assert "1 clips last less than 4 or more than 30 s: in no split of the table, only in “all”" in remarks
+    assert "2 clips are of a split 'dev': in no split of the table, only in “all”" in remarks
+
+
+def test_line_breaks_and_bars_break_no_table(tmp_path):
+    folder = write(tmp_path / "results", [result("a", "a|b", "prompted", "short", errors=0)])
+    run = json.loads((folder / "run.json").read_text())
+    run["absent"][0]["reason"] = "is not\nhere"
+    run["rejected"] = [{"id": "z", "path": "z.wav", "reason": "broke\n\nin two"}]
+    (folder / "run.json").write_text(json.dumps(run))
+    report([folder], tmp_path / "report", resamples=10)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert r"| a\|b, prompted" in text
+    assert "is not here" in text
+    assert "z was left out: broke in two" in text
+    behind = (tmp_path / "report" / "table.tex").read_text().partition(r"\end{table*}")[2]
+    assert all(line.startswith("%") for line in behind.strip().split("\n"))
+
+
+def test_a_scorer_without_scores_in_its_own_run_is_told_from_one_that_was_not_run(tmp_path):
+    row = result("a", "original", "reference", "short", errors=0)
+    row["revisions"]["consistency"] = "consistency@"
+    remarks = read_results([write(tmp_path / "results", [row])]).remarks
+    assert "Consistency, Original: 1 of 1 results hold no scores of 'consistency'" in remarks
+    assert "Voice (SIM-o), Original: 1 of 1 results hold no scores of 'voice'" in remarks
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    folders = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        rows = [result(place, "original", "reference", "short", errors=0)]
+        folders.append(write(tmp_path / place / "results", rows, data={"gone: left out": [f"{place}-x"]}))
+    remarks = read_results(folders).remarks
+    assert {f"1 utterances gone: left out ({folder}): {folder.parent.name}-x" for folder in folders} <= set(remarks)
+
+
+def test_without_published_numbers_nothing_is_said_of_them(tmp_path, results):
+    for published in (True, False):
+        report([results], tmp_path / "report", resamples=10, published=published)
+        page = (tmp_path / "report" / "index.html").read_text()
+        assert ("beside published" in page) is published
+        assert ("Borsos" in page) is published
+
+
+@pytest.mark.parametrize("name", ["clips", "worst", "resamples"])
+def test_a_negative_number_is_refused(tmp_path, results, name):
+    with pytest.raises(ValueError, match=f"{name}=-1 must not be negative; 0 is for none"):
+        report([results], tmp_path / "report", **{name: -1})
+
+
+def test_clips_are_sorted_by_what_differs_from_clip_to_clip(tmp_path, results):
+    add_sounds(results)
+    report([results], tmp_path / "report", resamples=10)
+    menu = (
+        (tmp_path / "report" / "index.html").read_text().partition("<select id=measure>")[2].partition("</select>")[0]
+    )
+    assert 'value="wer/wer"' in menu
+    assert "_mean" not in menu
+
+
+def test_the_papers_numbers_need_no_torch():
+    code = "import sys, pipeline.paper; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
