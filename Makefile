@@ -64,7 +64,7 @@ train-small: tokens-small
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
 
-# SoundStorm beside AudioLM and VALL-E: each of their stages sees the same frames, STEPS batches (a multiple of 200) of the same
+# SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of the same
 # tokens. With CLIPS=24 only so many clips are rendered and evaluated.
 STEPS ?= 4000
 comparison: tokens-small scorers
@@ -74,7 +74,8 @@ comparison: tokens-small scorers
 	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last) || exit 1; done
 	$(SOUNDSTORM) validate -c configs/soundstorm/small.yaml --ckpt_path runs/small/checkpoints/last.ckpt
 	for made in generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
-	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted; do \
+	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted \
+  valle/repetition_aware_unprompted valle/repetition_aware_prompted; do \
 	  $(SOUNDSTORM) predict -c configs/$$made.yaml \
 	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
