@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from modules.arithmetic import multiplies_bfloat16
 
 
 def parameter_groups(network: nn.Module, hidden: nn.Module) -> list[dict[str, Any]]:
@@ -50,6 +52,51 @@ def with_schedule(optimizer: Optimizer, lr_scheduler: LRSchedulerCallable | None
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler(optimizer), "interval": "step"}}
 
 
+class Muon(torch.optim.Muon):
+    """``torch.optim.Muon``, which orthogonalises in bfloat16 always, in float32 where bfloat16 is slow."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # ty: ignore[invalid-method-override]
+        """Take a step; the closure is evaluated first."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        if all(multiplies_bfloat16(parameter.device) for parameter in parameters):
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter]
+                    if "momentum_buffer" not in state:
+                        state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+                    average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+                    update = parameter.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
+                    direction = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(direction, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+        return loss
+
+
+def orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Bring all singular values of a matrix near 1, by Newton-Schulz iterations (Jordan 2024) in its own precision.
+
+    Args:
+        matrix: The matrix ``[M, N]``.
+        coefficients: Of x, x^3 and x^5 in an iteration.
+        steps: Number of iterations.
+        eps: Least norm that is divided by.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=eps)
+    a, b, c = coefficients
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
 class MuonWithAdamW(Optimizer):
     """Muon (Jordan 2024) for the hidden matrices, AdamW for all else, behind one state and one list of groups.
 
@@ -84,9 +131,7 @@ class MuonWithAdamW(Optimizer):
         hidden, other = _split(groups)
         if not hidden or not other:
             raise ValueError('MuonWithAdamW needs groups with "hidden": True and groups without, see parameter_groups')
-        self.muon = torch.optim.Muon(
-            hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
-        )
+        self.muon = Muon(hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw")
         self.adamw = torch.optim.AdamW(other, lr=adamw_lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
         self._share()

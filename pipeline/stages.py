@@ -4,9 +4,12 @@ import logging
 import warnings
 from typing import Any
 
-from lightning import LightningDataModule, LightningModule
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 
+from modules.arithmetic import multiplies_bfloat16
 from pipeline.process import keep_freed_memory
 
 
@@ -19,6 +22,17 @@ class StageCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do not read a checkpoint for hyper-parameters: there are none, and reading it twice takes time."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; where bfloat16 is slow, float32 stands in for it in mixed precision, and it is said."""
+        asked = (self.config_init[self.subcommand] if self.subcommand else self.config_init)["trainer"]
+        on_cpu = asked["accelerator"] == "cpu" or (
+            asked["accelerator"] == "auto" and not torch.accelerator.is_available()
+        )
+        if on_cpu and asked["precision"] in ("bf16-mixed", "bf16") and not multiplies_bfloat16(torch.device("cpu")):
+            rank_zero_warn(f"bfloat16 is slow on this CPU: precision 32-true takes the place of {asked['precision']}")
+            kwargs["precision"] = "32-true"
+        return super().instantiate_trainer(**kwargs)
 
     def before_validate(self) -> None:
         """Insist on weights."""

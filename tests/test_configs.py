@@ -1,5 +1,6 @@
 """Every file under configs/ is parsed and everything it names is built, with tiny models in the place of hub ids."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,18 @@ def test_the_papers_training_departs_from_nothing():
     assert "schedule" not in config["model"]["init_args"]
     assert config["trainer"]["max_epochs"] == 10
     assert config["data"]["init_args"]["max_seconds"] == 30
+
+
+@pytest.mark.parametrize(
+    ("fast", "asked", "taken"),
+    [(False, "bf16-mixed", "32-true"), (True, "bf16-mixed", "bf16-mixed"), (False, "bf16-true", "bf16-true")],
+)
+def test_where_bfloat16_is_slow_float32_takes_its_place_in_mixed_precision(checkout, monkeypatch, fast, asked, taken):
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr("pipeline.stages.multiplies_bfloat16", lambda device: fast)
+    arguments = ["-c", "configs/soundstorm/synthetic.yaml", "--trainer.accelerator=cpu", f"--trainer.precision={asked}"]
+    with (
+        contextlib.nullcontext() if asked == taken else pytest.warns(UserWarning, match="bfloat16 is slow on this CPU")
+    ):
+        cli = make_cli(arguments, run=False)
+    assert cli.trainer.precision == taken

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from modules.optimizers import MuonWithAdamW, parameter_groups
+from modules.optimizers import MuonWithAdamW, orthogonalized, parameter_groups
 from modules.soundstorm import SoundStormNetwork
 
 
@@ -38,7 +38,9 @@ def test_groups_of_soundstorm_hold_each_parameter_once_and_in_its_place():
     assert "weight_decay" not in weights
 
 
-def test_steps_are_those_of_muon_and_adamw():
+@pytest.mark.parametrize("fast", [True, False])
+def test_steps_are_those_of_muon_and_adamw(monkeypatch, fast):
+    monkeypatch.setattr("modules.optimizers.multiplies_bfloat16", lambda device: fast)
     network, other = make_network(), make_network()
     ours = MuonWithAdamW(parameter_groups(network, network["trunk"]), lr=0.1, adamw_lr=0.05)
     muon = torch.optim.Muon([other["trunk"].weight], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
@@ -50,8 +52,22 @@ def test_steps_are_those_of_muon_and_adamw():
             gradients(each, seed)
         for optimizer in (ours, muon, adamw):
             optimizer.step()
-    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+    for name, mine in network.named_parameters():
+        # torch's Muon orthogonalises in bfloat16, with 8 bits; three steps of at most 0.1 * 0.2 * sqrt(5) each.
+        tolerance = 3e-3 if name == "trunk.weight" and not fast else 0
+        torch.testing.assert_close(mine, other.get_parameter(name), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8)])
+def test_orthogonalized_matrices_have_singular_values_near_one_and_the_same_directions(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    group = torch.optim.Muon([nn.Parameter(matrix)]).param_groups[0]
+    found = orthogonalized(matrix, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    values = torch.linalg.svdvals(found)
+    assert 0.6 < values.min() < values.max() < 1.3
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    along = torch.linalg.diagonal(left.T @ found @ right.T)
+    torch.testing.assert_close(along.sort().values, values.sort().values)
 
 
 def test_a_saved_state_goes_on_exactly():

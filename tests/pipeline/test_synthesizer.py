@@ -10,7 +10,7 @@ import torch
 from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
 from modules.soundstorm import DecodingSchedule, SoundStormNetwork
-from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
+from modules.soundstorm.pretrained import TrainedNetwork, load_network, pretrained_network, save_network
 from pipeline.cli import main
 from pipeline.synthesizer import SpeechSynthesizer, _chunk_sizes
 
@@ -171,6 +171,16 @@ def test_a_network_comes_back_from_its_folder(tmp_path):
     assert loaded.tokens == trained.tokens
     for name, value in trained.network.state_dict().items():
         assert torch.equal(value, loaded.network.state_dict()[name])
+
+
+def test_a_network_is_trained_on_with_another_dropout(tmp_path):
+    save_network(make_network(make_codec(), make_semantic()), tmp_path, torch.float32)
+    frames = torch.randn(1, 6, 16)
+    noisy = {}
+    for rate in (None, 0.0, 0.5):
+        network = pretrained_network(str(tmp_path), rate)
+        noisy[network.dropout] = not torch.equal(network.contextualize(frames), network.contextualize(frames))
+    assert noisy == {0.1: True, 0.0: False, 0.5: True}
 
 
 @pytest.mark.parametrize("damage", ["soundstorm/model.safetensors", "soundstorm/config.yaml", "config.yaml"])
