@@ -56,7 +56,7 @@ class Muon(torch.optim.Muon):
     """``torch.optim.Muon``, which orthogonalises in bfloat16 always, in float32 where bfloat16 is slow."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # ty: ignore[invalid-method-override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step; the closure is evaluated first."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         if all(multiplies_bfloat16(parameter.device) for parameter in parameters):

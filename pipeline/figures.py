@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from pipeline.results import SYSTEMS, Column, Results, Row, Sweep
+from pipeline.rows import SYSTEMS, Column, Results, Row, Sweep
 from pipeline.table import measure_cell
 from pipeline.timings import Speed
 

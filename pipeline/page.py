@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pipeline.figures import Picture
-from pipeline.results import Column, Results, Row
+from pipeline.rows import Column, Results, Row
 from pipeline.table import SPLITS, Cell, Line, Section
 from pipeline.table_text import NOTHING, format_cell, heading, notes_markdown
 from pipeline.timings import Speed, speed_cells

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.results import PAPER_SPLITS
+from pipeline.rows import PAPER_SPLITS
 from pipeline.table import PAPER_LABELS, published_lines
 from pipeline.table_text import aligned, format_cell
 

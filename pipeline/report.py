@@ -10,7 +10,8 @@ from modules.atomic import write_atomically
 from modules.evaluation.choice import choose_worst, ranking_measure, spread_evenly
 from pipeline.figures import draw_figures
 from pipeline.page import Clip, Rendering, make_page
-from pipeline.results import Results, Row, read_results
+from pipeline.results import read_results
+from pipeline.rows import Results, Row
 from pipeline.spectrograms import draw_spectrogram
 from pipeline.table import make_sections, without_sweeps
 from pipeline.table_latex import table_latex

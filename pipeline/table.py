@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.audio_sources import one_line
 from modules.measure import Measure
-from pipeline.results import PAPER_SPLITS, Column, Results, Row, row_order
+from pipeline.rows import PAPER_SPLITS, Column, Results, Row, row_order
 
 SPLITS = (*PAPER_SPLITS, "all")
 # The paper's columns, in its order; higher is better except for the first two.

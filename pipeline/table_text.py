@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from pipeline.results import row_order
+from pipeline.rows import row_order
 from pipeline.table import SPLITS, Cell, Section
 
 NOTHING = Cell(math.nan)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.results import SYSTEMS
+from pipeline.rows import SYSTEMS
 
 CODEC = "codec"  # the stage that turns codes into audio
 KEYS = ("system", "stage", "audio_seconds", "seconds", "device", "passes", "warmup")

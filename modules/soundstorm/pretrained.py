@@ -56,7 +56,9 @@ def load_network(folder: str | Path, dropout: float | None = None) -> TrainedNet
         if config["class_path"] != CLASS_PATH:
             raise ValueError(f"class_path is {config['class_path']!r}")
         arguments = {name: config["init_args"][name] for name in ARGUMENTS}
-        network = SoundStormNetwork(**arguments | ({} if dropout is None else {"dropout": dropout}))
+        if dropout is not None:
+            arguments["dropout"] = dropout
+        network = SoundStormNetwork(**arguments)
         tokens = {part: dict(config["tokens"][part]) for part in ("codec", "semantic")}
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE} does not describe a {CLASS_PATH} ({error!r})") from None

@@ -20,7 +20,9 @@ from pipeline.figures import draw_consistency
 from pipeline.paper import paper_numbers
 from pipeline.report import report
 from pipeline.report_writer import ReportWriter
-from pipeline.results import Row, read_results, results_digest
+from pipeline.results import read_results
+from pipeline.results_folder import results_digest
+from pipeline.rows import Row
 from pipeline.table import confidence_interval, make_sections, published_csv, published_lines
 from pipeline.table_latex import latex_text
 from pipeline.timings import read_timings, sum_up

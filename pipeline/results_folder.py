@@ -1,0 +1,115 @@
+"""Reads the folder of one evaluation, and names what is damaged in it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from modules.measure import Measure
+
+MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
+
+
+def read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Read what ``ResultsWriter`` wrote.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Rows of its ``results.jsonl``, to which ``folder`` is added, and its ``run.json``.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged or of another run.
+    """
+    for name in ("results.jsonl", "run.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no results (it has no {name}); {MAKE_THEM}")
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        _ = [run[key] for key in ("absent", "data", "rejected")]
+        run.setdefault("cards", [])  # which results of old do not have
+        _ = [(card["condition"], card["system"]) for card in run["cards"]]
+        _ = [(reason, len(ids)) for reason, ids in run["data"].items()]
+        _ = [(rejection["id"], rejection["reason"]) for rejection in run["rejected"]]
+        measures = [(scorer["name"], Measure(**values)) for scorer in run["scorers"] for values in scorer["measures"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
+    utterances = []
+    try:
+        text = (folder / "results.jsonl").read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{folder / 'results.jsonl'} is damaged ({error}); {MAKE_THEM}") from None
+    # Not splitlines, which takes more than "\n" for the end of a line.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        try:
+            utterance = json.loads(line)
+            _check_utterance(utterance, measures)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder / 'results.jsonl'} line {number} is no result ({error!r}); {MAKE_THEM}"
+            ) from None
+        utterances.append({**utterance, "folder": folder})
+    if not utterances:
+        raise ValueError(f"{folder / 'results.jsonl'} is empty; {MAKE_THEM}")
+    _check_same_run(folder, utterances, run)
+    return utterances, run
+
+
+def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Measure]]) -> None:
+    """Insist that a line of ``results.jsonl`` holds all that a report needs, and numbers where it computes."""
+    for key in ("problems", "revisions"):
+        if not isinstance(utterance[key], dict):
+            raise TypeError(f"{key} is {utterance[key]!r}, no mapping")
+    for key in ("text", "speaker", "clip"):
+        if not isinstance(utterance.get(key), str | None):
+            raise TypeError(f"{key} is {utterance[key]!r}, no text")
+    for key in ("id", "condition", "system", "split"):
+        if not isinstance(utterance[key], str):
+            raise TypeError(f"{key} is {utterance[key]!r}, no text")
+    for key in ("seconds", "original_seconds", "prompt_seconds"):
+        if not is_number(utterance.get(key)):
+            raise TypeError(f"{key} is {utterance[key]!r}, no number")
+    for scorer, values in utterance["scores"].items():
+        for name, value in values.items():
+            if isinstance(value, list) and not all(map(is_number, value)):
+                raise ValueError(f"{scorer}/{name} is {value!r}, no numbers")
+    for scorer, measure in measures:
+        values = utterance["scores"].get(scorer, {})
+        for name in (measure.numerator, measure.denominator):
+            if not is_number(values.get(name)):
+                raise ValueError(f"{scorer}/{measure.name}: {name} is {values[name]!r}, no number")
+    clip = utterance.get("clip")
+    if clip is not None and utterance.get("seconds") is None:
+        raise ValueError("it has a clip and no seconds")
+    if clip is not None and (Path(clip).is_absolute() or ".." in Path(clip).parts):
+        raise ValueError(f"its clip {clip} lies outside of the folder")
+
+
+def is_number(value: Any) -> bool:
+    """Tell a number, or what is written in its place where there is none, from all else."""
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _check_same_run(folder: Path, utterances: Sequence[dict[str, Any]], run: dict[str, Any]) -> None:
+    """Insist that the results of a folder are those its ``run.json`` describes."""
+    wrong = f"{folder / 'results.jsonl'} is of another run than the run.json beside it"
+    written = run.get("digest")
+    if written is not None and written != results_digest((folder / "results.jsonl").read_bytes()):
+        raise ValueError(f"{wrong} (its digest is not {written}), or was changed by hand; {MAKE_THEM}")
+    for scorer in run["scorers"]:
+        if (identity := scorer["identity"]) is None:
+            continue
+        revision = f"{identity['name']}@{identity['revision']}"
+        for utterance in utterances:
+            found = utterance["revisions"].get(scorer["name"], revision)
+            if found != revision:
+                raise ValueError(f"{wrong}: {scorer['name']!r} scored {utterance['id']} with {found}, not {revision}")
+
+
+def results_digest(text: bytes) -> str:
+    """Digest a results file, to tell whether it is the one a ``run.json`` was written with."""
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(text)}"
