@@ -11,7 +11,7 @@ endif
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: setup scorers demo demo-fit tokens-small train-small comparison ablation test check lock
+.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-steps comparison ablation test check lock
 
 setup: $(VENV)/ready
 
@@ -58,28 +58,35 @@ train-small: tokens-small
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
 	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
-	for stage in small small_longer small_student; do \
+	$(SOUNDSTORM) predict -c configs/tokenize/small_perturbed.yaml --model.init_args.semantic.init_args.folder $(STUDENT)
+	for stage in small small_longer small_student small_perturbed; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
 
-# SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of the same
-# tokens. With CLIPS=24 only so many clips are rendered and evaluated.
+# SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of
+# the same tokens. With CLIPS=24 only so many clips are rendered and evaluated. With more STEPS than before it trains on.
 STEPS ?= 4000
-comparison: tokens-small scorers
-	for stage in soundstorm/small audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small; do \
-	  folder=$${stage%/small}; last=runs/$$(test $$folder = soundstorm && echo small || echo $$folder)/checkpoints/last.ckpt; \
+comparison-steps:
+	@test $$(($(STEPS) % 200)) = 0 || { echo "STEPS=$(STEPS) is no multiple of 200, the steps from checkpoint to checkpoint"; exit 1; }
+	@mkdir -p runs/comparison; test ! -e runs/comparison/steps || test "$$(cat runs/comparison/steps)" = $(STEPS) || { \
+	  echo "runs/comparison speaks of $$(cat runs/comparison/steps) steps, not of $(STEPS): move the folder away"; exit 1; }
+	@echo $(STEPS) > runs/comparison/steps
+
+comparison: comparison-steps tokens-small scorers
+	for stage in soundstorm/comparison audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small; do \
+	  last=runs/$$(dirname $$stage)/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/$$stage.yaml --trainer.max_steps $(STEPS) \
 	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last) || exit 1; done
-	$(SOUNDSTORM) validate -c configs/soundstorm/small.yaml --ckpt_path runs/small/checkpoints/last.ckpt
+	$(SOUNDSTORM) validate -c configs/soundstorm/comparison.yaml --ckpt_path runs/soundstorm/checkpoints/last.ckpt
 	for made in generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
 	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted \
-  valle/repetition_aware_unprompted valle/repetition_aware_prompted; do \
+	  valle/repetition_aware_unprompted valle/repetition_aware_prompted; do \
 	  $(SOUNDSTORM) predict -c configs/$$made.yaml \
 	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) || exit 1; done
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
-	for system in soundstorm audiolm valle; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
+	for system in soundstorm audiolm valle valle2; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
 # What each of the decoder's settings does to the shipped system, on the recordings of data/test.csv (or CLIPS of them).

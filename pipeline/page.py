@@ -92,6 +92,8 @@ def make_page(
     if clips:
         parts += ["<h2 id=listen>Listen</h2>", _controls(clips, results.columns), "<div id=clips>"]
         parts += [*(_clip(clip, results) for clip in clips), "</div>"]
+    if results.origins:
+        parts += ["<h2>What rendered the rows</h2>", f"<div class=card>{_list(results.origins)}</div>"]
     if results.remarks:
         parts += ["<h2>Missing, double, unscored</h2>", f"<div class=card>{_list(results.remarks)}</div>"]
     css, script = (_resource(name) for name in ("page.css", "page.js"))

@@ -74,6 +74,14 @@ def different_prompts(results: Results) -> list[str]:
     return remarks
 
 
+def in_the_figure_only(results: Results) -> list[str]:
+    """Name rows that the tables leave out, being points of an ablation over iterations."""
+    swept = [row.system for row in results.rows if row.sweep is not None]
+    return (
+        [f"{len(swept)} rows over iterations are in the figure and table.csv only: {', '.join(swept)}"] if swept else []
+    )
+
+
 def outside_of_splits(results: Results) -> list[str]:
     """Name splits that the table has no column for."""
     outside: dict[str, set[str]] = defaultdict(set)

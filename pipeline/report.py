@@ -60,6 +60,8 @@ def report(
     if speeds:
         text += f"\n## Speed\n\n{aligned(speed_cells(speeds))}\n"
     text += "".join(f"\n## {drawn.title}\n\n![{drawn.title}]({drawn.file})\n\n{drawn.caption}\n" for drawn in pictures)
+    if found.origins:
+        text += "\n## What rendered the rows\n\n" + "".join(f"- {origin}\n" for origin in found.origins)
     remarks = "".join(f"- {remark}\n" for remark in found.remarks)
     write_atomically(output / "table.csv", table_csv(everything))
     write_atomically(output / "table.tex", table_latex(sections))

@@ -8,7 +8,15 @@ from typing import Any
 from datamodules.audio_sources import one_line
 from modules.measure import Measure
 from pipeline.compatibility import refuse_mixtures, refuse_other_recordings, refuse_other_systems
-from pipeline.remarks import different_prompts, missing_clips, outside_of_splits, problems, such_as, unscored
+from pipeline.remarks import (
+    different_prompts,
+    in_the_figure_only,
+    missing_clips,
+    outside_of_splits,
+    problems,
+    such_as,
+    unscored,
+)
 from pipeline.results_folder import read_folder
 from pipeline.rows import Column, Results
 
@@ -59,6 +67,7 @@ def read_results(folders: Sequence[Path]) -> Results:
     results.remarks += missing_clips(results)
     results.remarks += different_prompts(results)
     results.remarks += outside_of_splits(results)
+    results.remarks += in_the_figure_only(results)
     return results
 
 
@@ -83,6 +92,7 @@ def _add_run(results: Results, run: dict[str, Any], source: str) -> None:
     for absent in run["absent"]:
         results.absent[absent["name"]] = one_line(f"{absent['reason']}; {absent['remedy']}")
     where = f" ({source})" if source else ""
+    results.cards += [card for card in run["cards"] if card not in results.cards]
     for reason, ids in run["data"].items():
         results.remarks.append(one_line(f"{len(ids)} utterances {reason}{where}{such_as(ids)}"))
     for rejection in run["rejected"]:
@@ -95,6 +105,6 @@ def _mark_missing(results: Results) -> None:
         scores = [utterance["scores"] for utterance in results.of(row)]
         for column in results.columns:
             found = [of_utterance[column.scorer] for of_utterance in scores if column.scorer in of_utterance]
-            if any(column.measure.numerator in values for values in found):
+            if any({column.measure.numerator, column.measure.denominator} & values.keys() for values in found):
                 for values in found:
                     values.setdefault(column.measure.numerator, None)

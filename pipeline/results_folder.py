@@ -70,6 +70,9 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
     for key in ("id", "condition", "system", "split"):
         if not isinstance(utterance[key], str):
             raise TypeError(f"{key} is {utterance[key]!r}, no text")
+    for key in ("condition", "system"):
+        if not utterance[key].isprintable():
+            raise ValueError(f"{key} is {utterance[key]!r}, no name")
     for key in ("seconds", "original_seconds", "prompt_seconds"):
         if not is_number(utterance.get(key)):
             raise TypeError(f"{key} is {utterance[key]!r}, no number")
@@ -82,6 +85,8 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
         for name in (measure.numerator, measure.denominator):
             if not is_number(values.get(name)):
                 raise ValueError(f"{scorer}/{measure.name}: {name} is {values[name]!r}, no number")
+        if (values.get(measure.denominator) or 0) < 0:
+            raise ValueError(f"{scorer}/{measure.name}: {measure.denominator} is {values[measure.denominator]!r}")
     clip = utterance.get("clip")
     if clip is not None and utterance.get("seconds") is None:
         raise ValueError("it has a clip and no seconds")
@@ -108,6 +113,12 @@ def _check_same_run(folder: Path, utterances: Sequence[dict[str, Any]], run: dic
             found = utterance["revisions"].get(scorer["name"], revision)
             if found != revision:
                 raise ValueError(f"{wrong}: {scorer['name']!r} scored {utterance['id']} with {found}, not {revision}")
+            normalizer = identity.get("normalizer")
+            found = utterance.get("normalizers", {}).get(scorer["name"], normalizer)
+            if found != normalizer:
+                raise ValueError(
+                    f"{wrong}: {scorer['name']!r} normalised {utterance['id']} by {found}, not {normalizer}"
+                )
 
 
 def results_digest(text: bytes) -> str:

@@ -91,12 +91,14 @@ class Results:
         utterances: Rows of ``results.jsonl``; ``folder`` is added, where their clips lie.
         columns: Measures, in the order of the configuration.
         absent: Scorer -> why it has no numbers, and the remedy.
+        cards: What rendered the rows but the recordings, see ``datamodules.generated_set.GeneratedCard``.
         remarks: What a reader has to know: what was missing, double, unreadable.
     """
 
     utterances: list[dict[str, Any]] = field(default_factory=list)
     columns: list[Column] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
+    cards: list[dict[str, Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -104,6 +106,22 @@ class Results:
         """Rows of the table: recordings first, then unprompted and prompted systems."""
         found = {Row(utterance["condition"], utterance["system"]) for utterance in self.utterances}
         return sorted(found, key=row_order)
+
+    @property
+    def origins(self) -> list[str]:
+        """Say for each row, as far as it is known, which weights rendered it, with which codec and which settings."""
+        lines = []
+        for card in sorted(self.cards, key=lambda card: row_order(Row(card["condition"], card["system"]))):
+            codec = card.get("codec") or {}
+            facts = {
+                "weights": card.get("weights"),
+                "codec": "@".join(map(str, filter(None, map(codec.get, ("name", "revision"))))),
+            }
+            facts |= card.get("sampling") or {}
+            told = "; ".join(f"{name} {value}" for name, value in facts.items() if value not in (None, "", {}))
+            if told:
+                lines.append(f"{Row(card['condition'], card['system']).label}: {told}")
+        return lines
 
     def of(self, row: Row, split: str | None = None) -> list[dict[str, Any]]:
         """Utterances of a row, of one split or of all."""

@@ -52,6 +52,7 @@ class Section(NamedTuple):
     paper: str | None  # metric of the paper's Table 1 that it stands beside
     note: str  # who scored; or why nothing did
     lines: list[Line]
+    scored_by: str = ""  # name and revision of the model that scored, and how it normalised texts
 
 
 def confidence_interval(numerators: np.ndarray, denominators: np.ndarray, resamples: int) -> tuple[float, float]:
@@ -150,17 +151,27 @@ def _section(results: Results, column: Column, resamples: int, published: bool) 
         }
         if any(cell.clips or cell.missing for cell in cells.values()):
             lines.append(Line(row, row.label, False, cells))
-    if published and measure.published:
-        lines = _interleave(lines, published_lines(measure.published))
     if scorer in results.absent:
         note = f"Not measured: {results.absent[scorer]}."
+    elif column.identity is not None and not lines:
+        note = "Applies to no clip."
     elif column.identity is not None:
         note = one_line(f"Measured with {column.identity['name']} ({column.identity['revision']}).")
     else:
         note = "Not measured."
+    if published and measure.published:
+        lines = _interleave(lines, published_lines(measure.published))
     key = measure.name if scorer == measure.name else f"{scorer}/{measure.name}"
     better, digits = measure.higher_is_better, measure.digits
-    return Section(key, column.label, scorer, better, digits, measure.published, note, lines)
+    return Section(key, column.label, scorer, better, digits, measure.published, note, lines, _scored_by(column))
+
+
+def _scored_by(column: Column) -> str:
+    if column.identity is None:
+        return ""
+    known = column.identity
+    normalizer = f", normalised by {known['normalizer']}" if known.get("normalizer") else ""
+    return one_line(f"{known['name']}@{known['revision']}{normalizer}")
 
 
 def _interleave(measured: list[Line], published: list[Line]) -> list[Line]:

@@ -11,7 +11,7 @@ from pipeline.table import SPLITS, Cell, Section
 
 NOTHING = Cell(math.nan)
 CSV_COLUMNS = ["source", "condition", "system", "scorer", "measure", "split"]
-CSV_COLUMNS += ["value", "low", "high", "clips", "missing"]
+CSV_COLUMNS += ["value", "low", "high", "clips", "missing", "scored_by"]
 
 
 def format_cell(cell: Cell, digits: int, intervals: bool) -> str:
@@ -132,8 +132,9 @@ def table_csv(sections: Sequence[Section]) -> str:
                 if math.isnan(cell.value) and not cell.missing:
                     continue
                 numbers = ["" if math.isnan(x) else f"{x:.6g}" for x in (cell.value, cell.low, cell.high)]
-                counts = ["", ""] if line.published else [cell.clips, cell.missing]
-                source = "published" if line.published else "measured"
-                scorer = "" if line.published else section.scorer
-                writer.writerow([source, *line.row, scorer, section.key, split, *numbers, *counts])
+                if line.published:
+                    source, scorer, rest = "published", "", ["", "", ""]
+                else:
+                    source, scorer, rest = "measured", section.scorer, [cell.clips, cell.missing, section.scored_by]
+                writer.writerow([source, *line.row, scorer, section.key, split, *numbers, *rest])
     return text.getvalue()

@@ -1,6 +1,7 @@
 """The report, from fabricated results."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -608,6 +609,8 @@ def test_names_that_differ_have_sounds_that_differ(tmp_path):
         ({"revisions": []}, r"revisions is \[\], no mapping"),
         ({"text": 7}, "text is 7, no text"),
         ({"clip": "clips/a.flac", "seconds": None}, "it has a clip and no seconds"),
+        ({"system": "a\nb"}, "no name"),
+        ({"scores": {"wer": {"words": -3, "word_errors": 1}}}, "wer/wer: words is -3"),
     ],
 )
 def test_a_damaged_result_is_named_with_its_line(tmp_path, results, change, message):
@@ -705,6 +708,58 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
         folders.append(write(tmp_path / place / "results", rows, data={"gone: left out": [f"{place}-x"]}))
     remarks = read_results(folders).remarks
     assert {f"1 utterances gone: left out ({folder}): {folder.parent.name}-x" for folder in folders} <= set(remarks)
+
+
+def test_each_number_tells_what_rendered_and_what_scored_it(tmp_path, results):
+    run = json.loads((results / "run.json").read_text())
+    card = {
+        "system": "soundstorm",
+        "condition": "prompted",
+        "codec": {"name": "dac", "revision": "7"},
+        "weights": "xxh3:1",
+    }
+    run["cards"] = [card | {"sampling": {"schedule": {"temperature": 1.0}}}]
+    run["scorers"][0]["identity"]["normalizer"] = "english"
+    (results / "run.json").write_text(json.dumps(run))
+    report([results], tmp_path / "report", resamples=10)
+    line = "SoundStorm, prompted: weights xxh3:1; codec dac@7; schedule {'temperature': 1.0}"
+    assert f"- {line}\n" in (tmp_path / "report" / "report.md").read_text()
+    assert html.escape(line) in (tmp_path / "report" / "index.html").read_text()
+    cells = table(tmp_path / "report")
+    assert cells["measured", "reference", "original", "wer", "all"]["scored_by"] == "asr@1, normalised by english"
+    assert cells["published", "prompted", "soundstorm", "wer", "long"]["scored_by"] == ""
+
+
+def test_texts_normalised_in_another_way_than_their_run_are_refused(results):
+    lines = (results / "results.jsonl").read_text().splitlines()
+    run = json.loads((results / "run.json").read_text())
+    run["scorers"][0]["identity"]["normalizer"] = "english"
+    (results / "run.json").write_text(json.dumps(run))
+    lines[1] = json.dumps(json.loads(lines[1]) | {"normalizers": {"wer": "basic"}})
+    (results / "results.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="'wer' normalised b by basic, not english"):
+        read_results([results])
+
+
+def test_rows_that_only_the_figure_shows_are_named(tmp_path):
+    rows = [result("a", system, "prompted", "short", errors=0) for system in ("soundstorm", "my-finer-2")]
+    remarks = read_results([write(tmp_path / "results", rows)]).remarks
+    assert "1 rows over iterations are in the figure and table.csv only: my-finer-2" in remarks
+
+
+def test_a_measure_that_applies_to_no_clip_is_not_said_to_be_measured(tmp_path):
+    rows = [result("a", "original", "reference", "short", errors=0, sim=0.5)]
+    report([write(tmp_path / "results", rows)], tmp_path / "report", resamples=10)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert re.search(r"Voice \(SIM-r\).*: Applies to no clip\.", text)
+    assert "Voice (SIM-o): Measured with xv (1)." in text
+
+
+def test_a_row_of_which_every_clip_lost_a_score_is_named(tmp_path):
+    rows = [result(id, "original", "reference", "short", errors=1) for id in "ab"]
+    for row in rows:
+        del row["scores"]["wer"]["word_errors"]
+    assert "WER %, Original: 2 × no finite value: a, b" in read_results([write(tmp_path / "results", rows)]).remarks
 
 
 def test_without_published_numbers_nothing_is_said_of_them(tmp_path, results):
