@@ -39,35 +39,35 @@ def latex_cell(cell: Cell, digits: int) -> str:
 
 
 def table_latex(sections: Sequence[Section]) -> str:
-    r"""Write the table as a ``table*`` that needs the package ``booktabs``; the paper's own rows in italics.
+    r"""Write the table as one ``table*`` per measure, each short enough for a page; it needs the package ``booktabs``.
 
     Args:
         sections: The table.
 
     Returns:
-        LaTeX; who measured, and what was not measured, in comments behind the table.
+        LaTeX, the paper's own rows in italics; who measured, and what was not measured, in comments behind the tables.
     """
+    tables = [line for section in sections if section.lines for line in _table(section)]
+    notes = [f"% {section.label}: {section.note}" for section in sections]
+    return "\n".join(["% \\usepackage{booktabs}", *tables, *notes]) + "\n"
+
+
+def _table(section: Section) -> list[str]:
+    arrow = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}[section.higher_is_better]
     lines = [
-        "% \\usepackage{booktabs}",
         r"\begin{table*}",
         r"\centering\footnotesize",
         rf"\begin{{tabular}}{{l{'r' * len(SPLITS)}}}",
         r"\toprule",
-        rf" & {' & '.join(SPLITS)} \\",
+        rf"\textbf{{{latex_text(section.label)}}}{arrow} & {' & '.join(SPLITS)} \\",
+        r"\midrule",
     ]
-    shown = [section for section in sections if section.lines]
-    for section in shown:
-        arrow = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}[section.higher_is_better]
-        heading = rf"\multicolumn{{{len(SPLITS) + 1}}}{{l}}{{\textbf{{{latex_text(section.label)}}}{arrow}}} \\"
-        lines += [r"\midrule", heading]
-        for line in section.lines:
-            label = latex_text(line.label)
-            name = rf"\quad\textit{{{label} (published)}}" if line.published else rf"\quad {label}"
-            cells = [latex_cell(line.cells.get(split, NOTHING), section.digits) for split in SPLITS]
-            lines.append(rf"{name} & {' & '.join(cells)} \\")
-    caption = "Measured values with 95\\,\\% bootstrap intervals by utterance and the number of clips."
-    if any(line.published for section in shown for line in section.lines):
+    for line in section.lines:
+        label = latex_text(line.label)
+        name = rf"\textit{{{label} (published)}}" if line.published else label
+        cells = [latex_cell(line.cells.get(split, NOTHING), section.digits) for split in SPLITS]
+        lines.append(rf"{name} & {' & '.join(cells)} \\")
+    caption = f"{latex_text(section.label)} with 95\\,\\% bootstrap intervals by utterance and the number of clips."
+    if any(line.published for line in section.lines):
         caption += " Published: Borsos et al.\\ 2023, Table 1; LibriSpeech test-clean, scorers that are not public."
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table*}"]
-    lines += [f"% {section.label}: {section.note}" for section in sections]
-    return "\n".join(lines) + "\n"
+    return [*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table*}"]
