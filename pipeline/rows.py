@@ -115,9 +115,9 @@ class Results:
             codec = card.get("codec") or {}
             facts = {
                 "weights": card.get("weights"),
-                "codec": "@".join(map(str, filter(None, map(codec.get, ("name", "revision"))))),
+                "codec": "@".join(str(codec[key]) for key in ("name", "revision") if codec.get(key)),
+                **{"sampling" if key == "name" else key: value for key, value in (card.get("sampling") or {}).items()},
             }
-            facts |= card.get("sampling") or {}
             told = "; ".join(f"{name} {value}" for name, value in facts.items() if value not in (None, "", {}))
             if told:
                 lines.append(f"{Row(card['condition'], card['system']).label}: {told}")
