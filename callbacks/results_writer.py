@@ -180,7 +180,7 @@ def describe_device(device: torch.device) -> str:
     """Name the hardware a module ran on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
+    return f"{processor_name()} ({torch.get_num_threads()} CPU threads)"
 
 
 def processor_name() -> str:
@@ -190,7 +190,7 @@ def processor_name() -> str:
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, [*names, platform.processor()]), f"{platform.machine()} CPU")
+    return next(filter(None, [*names, platform.processor()]), platform.machine())
 
 
 def installed_versions() -> dict[str, str]:
