@@ -45,9 +45,10 @@ class TokenDataModule(LightningDataModule):
         predict: Which utterances predict and test work on.
         prompt_seconds: Length of the acoustic prompt in validation, test and predict: 3 in the paper, 0 for none. Test
             and predict leave out utterances that are not at least 1 s longer; validation gives them no prompt.
+            ``None``: the whole recordings that ``prompt_list`` names; none in validation.
         prompt_source: ``same``: the utterance's own beginning is the prompt. ``other`` (test and predict only): the
             beginning of another utterance of the speaker is put before the utterance. ``list`` (test and predict only):
-            the beginning of the utterance that ``prompt_list`` names.
+            the utterance that ``prompt_list`` names, or its beginning.
         prompt_list: A list of Seed-TTS or LibriSpeech-PC, see :class:`datamodules.evaluation_list.EvaluationList`: with
             ``list``, its utterances are generated, and no others.
         bucket_frames: Batches are padded to a multiple of this: smaller pads less, larger has fewer distinct shapes.
@@ -73,7 +74,7 @@ class TokenDataModule(LightningDataModule):
         validation_split: str | None = "validation",
         validation_speakers: float = 0.0,
         predict: Selection | None = None,
-        prompt_seconds: float = 0.0,
+        prompt_seconds: float | None = 0.0,
         prompt_source: Literal["same", "other", "list"] = "same",
         prompt_list: str | None = None,
         bucket_frames: int = 48,
@@ -84,10 +85,14 @@ class TokenDataModule(LightningDataModule):
             raise ValueError(f"min_seconds ({min_seconds}) must lie between 0 and max_seconds ({max_seconds})")
         if not 0 <= validation_speakers < 1:
             raise ValueError(f"validation_speakers is {validation_speakers}; it is a fraction of the speakers, below 1")
-        if prompt_seconds < 0:
+        if prompt_seconds is not None and prompt_seconds < 0:
             raise ValueError(f"prompt_seconds is {prompt_seconds}; it must not be negative")
         if (prompt_source == "list") != (prompt_list is not None):
             raise ValueError("prompt_source: list and prompt_list go together; set both, or neither")
+        if prompt_seconds is None and prompt_source != "list":
+            raise ValueError(
+                "prompt_seconds: null means the whole prompts of a list; set prompt_source: list, or seconds"
+            )
         self.token_sets = as_list(token_sets)
         self.batch_frames = batch_frames
         self.max_seconds = max_seconds
@@ -240,7 +245,7 @@ class TokenDataModule(LightningDataModule):
         chosen.limit_duration(self.min_seconds)
         chosen.insist()
         rank_zero_info(chosen.summary())
-        prompt, longest = self._frames(self.prompt_seconds), self._frames(self.max_seconds)
+        prompt, longest = self._frames(self.prompt_seconds or 0.0), self._frames(self.max_seconds)
         frames = np.minimum(chosen.store.frames[chosen.rows], longest)
         given = np.where(frames >= prompt + self._frames(MIN_TARGET_SECONDS), prompt, 0).astype(np.int64)
         self._validation = WholeUtterances(
@@ -254,7 +259,7 @@ class TokenDataModule(LightningDataModule):
                 raise ValueError("predict.held_out asks for held-out speakers: set validation_speakers as in training")
             chosen.keep(held_out(chosen.store, self.validation_speakers), "of the speakers trained on")
         chosen.choose(self.selection)
-        prompt, least = self._frames(self.prompt_seconds), self._frames(MIN_TARGET_SECONDS)
+        prompt, least = self._frames(self.prompt_seconds or 0.0), self._frames(MIN_TARGET_SECONDS)
         partners, targets = None, chosen.rows
         if prompt and self.prompt_source == "same":
             chosen.keep(
@@ -269,7 +274,8 @@ class TokenDataModule(LightningDataModule):
             partners = find_listed(chosen.store, chosen.rows, listed, prompt)
             chosen.keep(
                 partners >= 0,
-                f"whose prompt in {self.prompt_list} is missing or shorter than {self.prompt_seconds:g} s",
+                f"whose prompt in {self.prompt_list} is missing"
+                + (f" or shorter than {self.prompt_seconds:g} s" if self.prompt_seconds else ""),
                 name=True,
             )
         elif prompt:
@@ -286,7 +292,10 @@ class TokenDataModule(LightningDataModule):
         rank_zero_info(chosen.summary())
         if partners is not None:
             partners = partners[np.isin(targets, chosen.rows)]
-        given = np.full(len(chosen.rows), prompt, dtype=np.int64)
+        if self.prompt_seconds is None and partners is not None:
+            given = np.asarray(chosen.store.frames[partners], dtype=np.int64)
+        else:
+            given = np.full(len(chosen.rows), prompt, dtype=np.int64)
         self._predict = WholeUtterances(chosen.store, chosen.rows, Prompts(given, partners), seed=self.seed)
 
 

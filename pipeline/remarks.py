@@ -68,6 +68,7 @@ def different_prompts(results: Results) -> list[str]:
         lengths = Counter(round(u["prompt_seconds"] or 0.0, 1) for u in results.of(row))
         if len(lengths) > 1:
             named = ", ".join(f"{seconds:g} s ({clips})" for seconds, clips in sorted(lengths.items()))
+            named = named if len(lengths) <= 4 else f"{min(lengths):g} to {max(lengths):g} s"
             remarks.append(f"{row.label}: prompts of different lengths are averaged: {named}")
         if len({u.get("own_prompt", True) for u in results.of(row) if u["prompt_seconds"]}) > 1:
             remarks.append(f"{row.label}: prompts of the utterances themselves and of others are averaged")

@@ -295,6 +295,14 @@ def test_prompts_of_a_list_are_those_it_names(folder, tmp_path, caplog):
     assert (predicted["b-only"]["codes"][0, 150:] == Q * 3).all()
     with pytest.raises(ValueError, match="prompt_list go together"):
         data(folder, "predict", prompt_source="list")
+    whole = rows(data(folder, "predict", **options | {"prompt_seconds": None}).predict_dataloader())
+    lengths = {name: row["length"] for name, row in rows(data(folder, "predict").predict_dataloader()).items()}
+    assert {name: row["prompt"] for name, row in whole.items()} == {
+        "a-long": lengths["d-one"], "b-only": lengths["a-long"], "c-one": lengths["d-tiny"],
+    }  # fmt: skip
+    assert whole["b-only"]["length"] == lengths["a-long"] + lengths["b-only"]
+    with pytest.raises(ValueError, match="set prompt_source: list, or seconds"):
+        data(folder, "predict", prompt_seconds=None)
 
 
 def test_no_prompt_leaves_nothing_out(folder):

@@ -658,6 +658,9 @@ def test_prompts_of_different_lengths_in_one_row_are_named(tmp_path, results):
     remarks = read_results([write(tmp_path / "mixed", rows)]).remarks
     assert "SoundStorm, prompted: prompts of different lengths are averaged: 3 s (2), 5 s (1)" in remarks
     assert "SoundStorm, prompted: prompts of the utterances themselves and of others are averaged" in remarks
+    rows = [result(str(n), "soundstorm", "prompted", "short", errors=0, prompt_seconds=n + 0.5) for n in range(5)]
+    remarks = read_results([write(tmp_path / "list", rows)]).remarks
+    assert "SoundStorm, prompted: prompts of different lengths are averaged: 0.5 to 4.5 s" in remarks
 
 
 def test_sounds_that_are_gone_are_named(tmp_path, results):
