@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.audio_files import AUDIO_SUFFIXES
-from datamodules.audio_sources import AudioSource, Utterance, one_line, safe_id
+from datamodules.audio_sources import AudioSource, Utterance, one_line, safe_id, split_lines
 
 _NO_TRANSCRIPTS = {"README", "LICENSE", "LICENCE", "COPYING", "SPEAKERS", "BOOKS", "CHAPTERS"}
 
@@ -113,5 +113,5 @@ def _is_sidecar(name: str, suffix: str) -> bool:
 
 
 def _libri_transcripts(file: Path) -> dict[str, str | Path]:
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")  # splitlines splits at more than that
+    lines = split_lines(file.read_text(encoding="utf-8-sig", errors="replace"))
     return {id: one_line(text) for id, _, text in (line.strip().partition(" ") for line in lines) if id}

@@ -59,6 +59,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def split_lines(text: str) -> list[str]:
+    r"""Split a text at ``\n`` alone: ``str.splitlines`` also does at characters that a transcript may hold (U+2028)."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def safe_id(name: str) -> str:
     """Turn a relative path without suffix into an id that is a file name everywhere: ``ann/one`` to ``ann__one``."""
     name = "__".join(part for part in re.split(r"[/\\]+", unicodedata.normalize("NFC", name)) if part.strip("."))

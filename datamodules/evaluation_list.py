@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.audio_sources import AudioSource, Utterance, one_line, safe_id
+from datamodules.audio_sources import AudioSource, Utterance, one_line, safe_id, split_lines
 
 
 class ListedPair(NamedTuple):
@@ -76,8 +76,7 @@ def read_pairs(path: str, audio: str | None = None) -> list[ListedPair]:
     pairs: list[ListedPair] = []
     seen: set[str] = set()
     try:
-        # Not splitlines, which takes more than line breaks for the end of a line.
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # read_text has made "\n" of "\r\n"
+        lines = split_lines(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8 ({error})") from None
     for number, line in enumerate(lines, start=1):

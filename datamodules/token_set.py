@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
+from datamodules.audio_sources import split_lines
 from datamodules.token_card import MAKE_IT
 from datamodules.token_card import TokenSetCard as TokenSetCard  # part of what this module offers
 from modules.atomic import write_atomically
@@ -357,8 +358,7 @@ def _rejected_splits(file: Path) -> set[str]:
 
 
 def _lines(file: Path) -> list[str]:
-    # Not splitlines, which takes more than "\n" for the end of a line.
-    return file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []
+    return split_lines(file.read_text(encoding="utf-8", errors="replace")) if file.exists() else []
 
 
 def _verify(files: Sequence[Path], cache: Path) -> None:

@@ -53,29 +53,39 @@ def with_schedule(optimizer: Optimizer, lr_scheduler: LRSchedulerCallable | None
 
 
 class Muon(torch.optim.Muon):
-    """``torch.optim.Muon``, which orthogonalises in bfloat16 always, in float32 where bfloat16 is slow."""
+    """``torch.optim.Muon`` with steps as large as AdamW's, which orthogonalises in float32 where bfloat16 is slow.
+
+    Args:
+        params: Matrices, or groups of them.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay.
+        momentum: Of the running average of gradients.
+    """
+
+    def __init__(self, params: Any, lr: float, weight_decay: float, momentum: float) -> None:
+        super().__init__(params, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step; the closure is evaluated first."""
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        if all(multiplies_bfloat16(parameter.device) for parameter in parameters):
-            return super().step(closure)
+        parameters = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
+        if all(map(multiplies_bfloat16, {parameter.device for _, parameter in parameters})):
+            return super().step(closure)  # torch's own, which orthogonalises in bfloat16
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state[parameter]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                    average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                    update = parameter.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
-                    direction = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(direction, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
+        for group, parameter in parameters:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+            update = parameter.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
+            direction = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(direction, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
         return loss
 
 
@@ -131,7 +141,7 @@ class MuonWithAdamW(Optimizer):
         hidden, other = _split(groups)
         if not hidden or not other:
             raise ValueError('MuonWithAdamW needs groups with "hidden": True and groups without, see parameter_groups')
-        self.muon = Muon(hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(hidden, lr, weight_decay, momentum)
         self.adamw = torch.optim.AdamW(other, lr=adamw_lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
         self._share()

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pipeline.figures import Picture
 from pipeline.rows import Column, Results, Row
-from pipeline.table import SPLITS, Cell, Line, Section
+from pipeline.table import SPLITS, Cell, Line, Section, holds_published
 from pipeline.table_text import NOTHING, format_cell, heading, notes_markdown
 from pipeline.timings import Speed, speed_cells
 
@@ -67,7 +67,7 @@ def make_page(
     in_paper = [section for section in sections if section.paper]
     further = [section for section in sections if not section.paper and section.lines]
     systems = [row.label for row in results.rows if row.sweep is None]
-    published = any(line.published for section in sections for line in section.lines)
+    published = holds_published(sections)
     jump = " <a href='#listen'>Listen.</a>" if clips else ""
     parts = [
         "<h1>SoundStorm evaluation</h1>",

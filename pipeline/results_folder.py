@@ -7,6 +7,7 @@ from typing import Any
 
 import xxhash
 
+from datamodules.audio_sources import split_lines
 from modules.measure import Measure
 
 MAKE_THEM = "make results with `soundstorm test -c configs/evaluate/<preset>.yaml`"
@@ -43,8 +44,7 @@ def read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         text = (folder / "results.jsonl").read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{folder / 'results.jsonl'} is damaged ({error}); {MAKE_THEM}") from None
-    # Not splitlines, which takes more than "\n" for the end of a line.
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         try:
             utterance = json.loads(line)
             _check_utterance(utterance, measures)

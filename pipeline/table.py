@@ -136,6 +136,11 @@ def make_sections(results: Results, resamples: int = 2000, published: bool = Tru
     return sorted(sections, key=lambda section: order.index(section.paper) if section.paper in order else len(order))
 
 
+def holds_published(sections: Sequence[Section]) -> bool:
+    """Tell whether numbers of the paper stand in the table."""
+    return any(line.published for section in sections for line in section.lines)
+
+
 def without_sweeps(sections: Sequence[Section]) -> list[Section]:
     """Leave out the rows of ablations over iterations, which a figure shows."""
     return [section._replace(lines=[line for line in section.lines if line.row.sweep is None]) for section in sections]

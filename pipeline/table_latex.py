@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.table import SPLITS, Cell, Section
+from pipeline.table import SPLITS, Cell, Section, holds_published
 from pipeline.table_text import NOTHING
 
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -68,6 +68,6 @@ def _table(section: Section) -> list[str]:
         cells = [latex_cell(line.cells.get(split, NOTHING), section.digits) for split in SPLITS]
         lines.append(rf"{name} & {' & '.join(cells)} \\")
     caption = f"{latex_text(section.label)} with 95\\,\\% bootstrap intervals by utterance and the number of clips."
-    if any(line.published for line in section.lines):
+    if holds_published([section]):
         caption += " Published: Borsos et al.\\ 2023, Table 1; LibriSpeech test-clean, scorers that are not public."
     return [*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table*}"]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.rows import row_order
-from pipeline.table import SPLITS, Cell, Section
+from pipeline.table import SPLITS, Cell, Section, holds_published
 
 NOTHING = Cell(math.nan)
 CSV_COLUMNS = ["source", "condition", "system", "scorer", "measure", "split"]
@@ -106,7 +106,7 @@ def notes_markdown(sections: Sequence[Section]) -> str:
     for section in sections:
         measures[section.note].append(section.label)
     lines = [f"{'; '.join(labels)}: {note}" for note, labels in measures.items()]
-    if any(line.published for section in sections for line in section.lines):
+    if holds_published(sections):
         lines.append("Published: Borsos et al. 2023, Table 1; LibriSpeech test-clean, scorers that are not public.")
     return "".join(f"- {line}\n" for line in lines)
 

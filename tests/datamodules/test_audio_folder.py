@@ -66,6 +66,13 @@ def test_librispeech_tree(tmp_path):
     assert "transcript but no audio" in source[2].problem
 
 
+def test_a_line_of_transcripts_ends_at_its_line_break_alone(tmp_path):
+    chapter = tmp_path / "84" / "121123"
+    write(chapter / "84-121123-0000.wav")
+    (chapter / "84-121123.trans.txt").write_text("84-121123-0000 GO\u2028DO\r\n", encoding="utf-8")
+    assert AudioFolder(str(tmp_path))[0].text == "GO DO"
+
+
 def test_librivox_speaker_is_two_folders_up(tmp_path):
     write(tmp_path / "100" / "sea_fairies_0812" / "01_baum.flac")
     (utterance,) = AudioFolder(str(tmp_path), speaker_level=2)
