@@ -11,7 +11,8 @@ endif
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-steps comparison ablation test check lock
+.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-steps comparison-network comparison \
+  ablation-tokens ablation-reconstruction ablation test check lock
 
 setup: $(VENV)/ready
 
@@ -39,22 +40,30 @@ demo-fit: setup
 	$(BIN)/python -m pipeline.demo --fit
 
 # The small system again, except for its codec, whose card says how. data/{train,heldout,test}.csv are manifests with the
-# columns path,text,speaker; no speaker is in two of them. What is done already is not done again.
+# columns path,text,speaker; no speaker is in two of them. What is done already is not done again. What does not wait for
+# one another can run side by side: make -j 2 on a CPU with OMP_NUM_THREADS=1, so that each has a core.
 SOUNDSTORM := $(BIN)/soundstorm
 TEACHER := runs/semantic/whisper_base/tokenizer
 STUDENT := runs/semantic/distilled_longer/tokenizer
+SPLITS := train heldout test
 
-tokens-small: setup
-	@for split in train heldout test; do test -f data/$$split.csv || { echo "data/$$split.csv is missing"; exit 1; }; done
-	test -d $(TEACHER) || $(SOUNDSTORM) fit -c configs/semantic/whisper_base.yaml \
+$(SPLITS:%=data/%.csv):
+	@echo "$@ is missing: a manifest with the columns path,text,speaker"; exit 1
+
+$(TEACHER): data/train.csv | setup
+	test -d $@ || $(SOUNDSTORM) fit -c configs/semantic/whisper_base.yaml \
 	  --data.init_args.source datamodules.audio.AudioManifest --data.init_args.source.init_args.path data/train.csv
-	for split in train heldout test; do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
-	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split || exit 1; done
+
+tokens-small: $(SPLITS:%=tokens-small/%)
+.PHONY: $(SPLITS:%=tokens-small/%)
+$(SPLITS:%=tokens-small/%): tokens-small/%: data/%.csv $(TEACHER)
+	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
+	  --data.init_args.source.init_args.path $< --trainer.callbacks.init_args.split $*
 
 train-small: tokens-small
 	for part in distilled distilled_longer; do test -d runs/semantic/$$part/tokenizer || \
 	  $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
-	for split in train heldout test; do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
+	for split in $(SPLITS); do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
 	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
@@ -67,40 +76,59 @@ train-small: tokens-small
 # SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of
 # the same tokens. With CLIPS=24 only so many clips are rendered and evaluated. With more STEPS than before it trains on.
 STEPS ?= 4000
+STAGES := soundstorm/comparison audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small
+RENDERINGS := generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
+  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted \
+  valle/repetition_aware_unprompted valle/repetition_aware_prompted
+LIMIT := $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
+
 comparison-steps:
 	@test $$(($(STEPS) % 200)) = 0 || { echo "STEPS=$(STEPS) is no multiple of 200, the steps from checkpoint to checkpoint"; exit 1; }
 	@mkdir -p runs/comparison; test ! -e runs/comparison/steps || test "$$(cat runs/comparison/steps)" = $(STEPS) || { \
 	  echo "runs/comparison speaks of $$(cat runs/comparison/steps) steps, not of $(STEPS): move the folder away"; exit 1; }
 	@echo $(STEPS) > runs/comparison/steps
 
-comparison: comparison-steps tokens-small scorers
-	for stage in soundstorm/comparison audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small; do \
-	  last=runs/$$(dirname $$stage)/checkpoints/last.ckpt; \
-	  $(SOUNDSTORM) fit -c configs/$$stage.yaml --trainer.max_steps $(STEPS) \
-	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last) || exit 1; done
+.PHONY: $(STAGES:%=comparison-fit/%)
+$(STAGES:%=comparison-fit/%): comparison-fit/%: comparison-steps tokens-small
+	last=runs/$(*D)/checkpoints/last.ckpt; \
+	$(SOUNDSTORM) fit -c configs/$*.yaml --trainer.max_steps $(STEPS) \
+	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last)
+
+comparison-network: comparison-fit/soundstorm/comparison
 	$(SOUNDSTORM) validate -c configs/soundstorm/comparison.yaml --ckpt_path runs/soundstorm/checkpoints/last.ckpt
-	for made in generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
-	  audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted \
-	  valle/repetition_aware_unprompted valle/repetition_aware_prompted; do \
-	  $(SOUNDSTORM) predict -c configs/$$made.yaml \
-	  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS)) || exit 1; done
+
+comparison-render/generate/comparison_unprompted comparison-render/generate/comparison_prompted: comparison-network
+$(filter comparison-render/audiolm/%,$(RENDERINGS:%=comparison-render/%)): $(filter comparison-fit/audiolm/%,$(STAGES:%=comparison-fit/%))
+$(filter comparison-render/valle/%,$(RENDERINGS:%=comparison-render/%)): $(filter comparison-fit/valle/%,$(STAGES:%=comparison-fit/%))
+.PHONY: $(RENDERINGS:%=comparison-render/%)
+$(RENDERINGS:%=comparison-render/%): comparison-render/%: comparison-steps tokens-small
+	$(SOUNDSTORM) predict -c configs/$*.yaml $(LIMIT)
+
+# The times come last and one after another: nothing else may run while they are taken.
+comparison: $(RENDERINGS:%=comparison-render/%) scorers
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
 	for system in soundstorm audiolm valle valle2; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
 # What each of the decoder's settings does to the shipped system, on the recordings of data/test.csv (or CLIPS of them).
-SHIPPED := --data.init_args.token_sets runs/tokens/shipped --data.init_args.predict.init_args.split test \
-  $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
-ablation: scorers
-	@test -f data/test.csv || { echo "data/test.csv is missing: a manifest with the columns path,text,speaker"; exit 1; }
-	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml --data.init_args.source.init_args.path data/test.csv \
+SHIPPED := --data.init_args.token_sets runs/tokens/shipped --data.init_args.predict.init_args.split test
+SCHEDULES := $(basename $(notdir $(wildcard configs/schedule/*.yaml)))
+
+ablation-tokens: data/test.csv setup
+	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml --data.init_args.source.init_args.path $< \
 	  --trainer.callbacks.init_args.split test --trainer.callbacks.init_args.output_dir runs/tokens/shipped \
 	  --model.init_args.semantic.init_args.folder checkpoints/small-16k/semantic
-	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml $(SHIPPED)
-	for schedule in configs/schedule/*.yaml; do name=$$(basename $$schedule .yaml); \
-	  $(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml --model.init_args.schedule $$schedule $(SHIPPED) \
-	  --trainer.callbacks.init_args.system soundstorm-$$name \
-	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$$name || exit 1; done
+
+ablation-reconstruction: ablation-tokens
+	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml $(SHIPPED) $(LIMIT)
+
+.PHONY: $(SCHEDULES:%=ablation-render/%)
+$(SCHEDULES:%=ablation-render/%): ablation-render/%: ablation-tokens
+	$(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml $(SHIPPED) $(LIMIT) \
+	  --model.init_args.schedule configs/schedule/$*.yaml --trainer.callbacks.init_args.system soundstorm-$* \
+	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$*
+
+ablation: ablation-reconstruction $(SCHEDULES:%=ablation-render/%) scorers
 	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
 	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
 
