@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from pipeline.rows import SYSTEMS, Column, Results, Row, Sweep
+from pipeline.rows import CONDITIONS, SYSTEMS, Column, Results
+from pipeline.sweeps import sweep_curves
 from pipeline.table import measure_cell
 from pipeline.timings import Speed
 
@@ -179,21 +180,15 @@ def draw_runtime(speeds: Sequence[Speed], file: Path) -> str | None:
 def draw_iterations(results: Results, file: Path, resamples: int) -> str | None:
     """Draw estimated quality and WER against the iterations of level 1 and of the finer levels (Figure 4).
 
-    Rows are points of the curves by the names of their systems: ``soundstorm-level1-8``, ``soundstorm-finer-2``.
-
     Args:
-        results: What was found.
+        results: What was found; which rows are points of the curves is told by :func:`pipeline.sweeps.sweep_curves`.
         file: PNG to write.
         resamples: Draws of the bootstrap for the intervals.
 
     Returns:
         What the figure shows, for its caption; ``None``, and no file, where no iterations were varied.
     """
-    sweeps: dict[str, dict[tuple[str, str], list[tuple[Sweep, Row]]]] = {}
-    for row in results.rows:
-        if (sweep := row.sweep) is not None:
-            curve = sweeps.setdefault(sweep.levels, {}).setdefault((sweep.system, row.condition), [])
-            curve.append((sweep, row))
+    sweeps = sweep_curves(results)
     columns = _quality_and_errors(results.columns)
     if not sweeps or not columns:
         return None
@@ -202,15 +197,14 @@ def draw_iterations(results: Results, file: Path, resamples: int) -> str | None:
     for at, axes in enumerate(panels):
         column, name = columns[at // len(levels)], levels[at % len(levels)]
         shown: list[int] = []
-        for number, curve in enumerate(sweeps[name].values()):
+        for number, ((system, condition), curve) in enumerate(sweeps[name].items()):
             points = []
-            for sweep, row in sorted(curve, key=lambda point: point[0].iterations):
+            for sweep, row in curve.items():
                 cell = measure_cell(results.of(row), column.scorer, column.measure, resamples)
-                points.append((sweep.iterations, cell.value, cell.value - cell.low, cell.high - cell.value))
+                points.append((sweep, cell.value, cell.value - cell.low, cell.high - cell.value))
             iterations, values, below, above = np.array(points, dtype=float).T
             errors = np.nan_to_num(np.clip(np.stack([below, above]), 0, None))
-            condition = curve[0][1].condition_name
-            label = f"{_system_name(curve[0][0].system)}, {condition}"
+            label = f"{_system_name(system)}, {CONDITIONS.get(condition, condition)}"
             axes.errorbar(iterations, values, yerr=errors, **_style(number), capsize=3, label=label)
             shown += [int(value) for value in iterations if int(value) not in shown]
         axes.set_xscale("log", base=2)
@@ -222,7 +216,9 @@ def draw_iterations(results: Results, file: Path, resamples: int) -> str | None:
             axes.set_ylabel(column.label)
     _legend(figure, panels[0])
     figure.savefig(file, dpi=130)
-    clips = max(len(results.of(row)) for curves in sweeps.values() for curve in curves.values() for _, row in curve)
+    clips = max(
+        len(results.of(row)) for curves in sweeps.values() for curve in curves.values() for row in curve.values()
+    )
     return (
         f"{' and '.join(column.label for column in columns)} against the number of iterations, over {clips} clips; "
         "bars: 95 % bootstrap intervals by utterance. The paper reports 0.1 to 0.2 more estimated quality for 16 "

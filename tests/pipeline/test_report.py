@@ -23,7 +23,8 @@ from pipeline.report import report
 from pipeline.report_writer import ReportWriter
 from pipeline.results import read_results
 from pipeline.results_folder import results_digest
-from pipeline.rows import Row
+from pipeline.rows import Results, Row
+from pipeline.sweeps import sweep_curves
 from pipeline.table import confidence_interval, make_sections, published_csv, published_lines
 from pipeline.table_latex import latex_text
 from pipeline.timings import read_timings, sum_up
@@ -280,6 +281,31 @@ def test_rows_of_an_ablation_are_in_the_figure_and_not_in_the_table(tmp_path):
     cells = table(tmp_path / "report")
     assert float(cells["measured", "prompted", "soundstorm-level1-4", "wer", "all"]["value"]) == 30
     assert (tmp_path / "report" / "iterations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def card(system, iterations, **others):
+    sampling = {"iterations": iterations, "choice_temperature": 0.0} | others
+    return {"condition": "prompted", "system": system, "weights": "ab", "codec": {"name": "c"}, "sampling": sampling}
+
+
+def test_what_differs_in_iterations_only_is_a_point_of_their_curve_under_any_name():
+    cards = [
+        card("soundstorm-level1-4", [4, 1, 1]),
+        card("soundstorm-finer-2", [16, 2, 2]),
+        card("greedy", [1, 1, 1]),
+        card("paper", [16, 1, 1]),
+        card("noisy", [8, 1, 1], choice_temperature=1.0),
+        card("uneven", [16, 4, 1]),
+        card("other weights", [2, 1, 1]) | {"weights": "cd"},
+        card("valle", None),
+    ]
+    utterances = [{"condition": card["condition"], "system": card["system"]} for card in cards]
+    found = sweep_curves(Results(utterances=utterances, cards=[*cards, card("not evaluated", [32, 1, 1])]))
+    points = {
+        name: {number: row.system for number, row in curves.popitem()[1].items()} for name, curves in found.items()
+    }
+    assert list(points["level1"].items()) == [(1, "greedy"), (4, "soundstorm-level1-4"), (16, "paper")]
+    assert list(points["finer"].items()) == [(1, "paper"), (2, "soundstorm-finer-2")]
 
 
 def test_iterations_are_sorted_as_numbers_and_named(tmp_path):
