@@ -8,10 +8,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryEER, MulticlassAccuracy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryEER
 
 from modules.evaluation.items import EvaluationBatch, EvaluationItem
+from modules.evaluation.metrics import GroupedRatio
 from modules.evaluation.pooled_conformer import PooledConformer, load_network
 from modules.evaluation.scorer import Scorer, Scores
 from modules.measure import Measure
@@ -20,6 +21,9 @@ from modules.optimizers import with_schedule
 CLASSES = ("real", "reconstructed", "generated")
 LEVEL = 0.05  # root mean square that all crops are brought to: loudness must not tell them apart
 SHORTEST = 0.5  # seconds that can be judged
+# Where equal error rates are looked for, at steps of 0.01 of log-odds: counts below and above add up over devices, as a
+# list of all scores does not.
+THRESHOLDS = torch.linspace(-12, 12, 2401).sigmoid()
 HOW_TO_TRAIN = "train one with `soundstorm fit -c configs/evaluate/detection.yaml`"
 
 
@@ -62,8 +66,8 @@ class DetectionTraining(LightningModule):
     ``test`` judges whole clips by the mean over their crops, and logs under ``test/``: ``accuracy`` of the three
     classes, each weighing the same; ``eer``, the equal error rate of generated against everything else; and, as AudioLM
     and the paper do, generated against *reconstructed* speech, which differ by the model and not by the codec:
-    ``accuracy_generated`` and ``eer_generated``. All in percent. Give it speakers it was not trained on:
-    ``datamodules.detection.DetectionDataModule`` splits by them. Run the test on one device.
+    ``accuracy_generated`` and ``eer_generated``. All in percent; what needs a class of which no clip was judged is
+    left out. Give it speakers it was not trained on: ``datamodules.detection.DetectionDataModule`` splits by them.
 
     Args:
         network: The classifier, ``output_dim`` 3; its speech features stay frozen and out of checkpoints.
@@ -93,11 +97,10 @@ class DetectionTraining(LightningModule):
         self.seed = seed
         self.num_unjudged = 0
         for stage in ("val", "test"):
-            three = MetricCollection({"accuracy": MulticlassAccuracy(len(CLASSES), average="macro")})
-            self.add_module(f"{stage}_three", three)
-            self.add_module(f"{stage}_all", MetricCollection({"eer": BinaryEER()}))
-            pair = {"accuracy_generated": BinaryAccuracy(), "eer_generated": BinaryEER()}
-            self.add_module(f"{stage}_pair", MetricCollection({**pair}))
+            self.add_module(f"{stage}_recall", GroupedRatio(len(CLASSES)))
+            self.add_module(f"{stage}_all", MetricCollection({"eer": BinaryEER(THRESHOLDS)}))
+            pair = {"accuracy_generated": BinaryAccuracy(), "eer_generated": BinaryEER(THRESHOLDS)}
+            self.add_module(f"{stage}_pair", MetricCollection({**pair}, compute_groups=False))
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule; speech features are not trained."""
@@ -148,12 +151,17 @@ class DetectionTraining(LightningModule):
                 continue
             scores = self.network(crops).float().log_softmax(dim=1).mean(dim=0)  # [3]
             label = class_of(item)
-            self._metrics(stage, "three").update(scores[None], torch.tensor([label], device=self.device))
+            self._recall(stage).update(label, float(scores.argmax() == label))
             generated = torch.tensor([int(label == 2)], device=self.device)
             rest = scores[:2].logsumexp(dim=0)
             self._metrics(stage, "all").update((scores[2] - rest).sigmoid()[None], generated)
             if label:
                 self._metrics(stage, "pair").update((scores[2] - scores[1]).sigmoid()[None], generated)
+
+    def _recall(self, stage: str) -> GroupedRatio:
+        recall = getattr(self, f"{stage}_recall")
+        assert isinstance(recall, GroupedRatio)
+        return recall
 
     def _metrics(self, stage: str, which: str) -> MetricCollection:
         metrics = getattr(self, f"{stage}_{which}")
@@ -170,12 +178,18 @@ class DetectionTraining(LightningModule):
         self.log("test/unjudged", float(self.num_unjudged), sync_dist=True, reduce_fx="sum")
 
     def _log(self, stage: str) -> None:
-        for which in ("three", "all", "pair"):
+        recall = self._recall(stage).compute()  # of every device: all agree on what there is to compute
+        judged = recall.isfinite().tolist()
+        if any(judged):
+            self.log(f"{stage}/accuracy", 100 * recall.nanmean(), prog_bar=True)
+        for which, known in (("all", any(judged[:2]) and judged[2]), ("pair", all(judged[1:]))):
             metrics = self._metrics(stage, which)
-            for name, metric in metrics.items():
-                if isinstance(metric, Metric) and metric.update_called:
-                    self.log(f"{stage}/{name}", 100 * metric.compute(), prog_bar=True)
+            if known:
+                self.log_dict(
+                    {f"{stage}/{name}": 100 * found for name, found in metrics.compute().items()}, prog_bar=True
+                )
             metrics.reset()
+        self._recall(stage).reset()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Everything but the frozen speech features, which stay where they were loaded from."""
