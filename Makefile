@@ -11,7 +11,7 @@ endif
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-steps comparison-network comparison \
+.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
   ablation-tokens ablation-reconstruction ablation test check lock
 
 setup: $(VENV)/ready
@@ -74,24 +74,27 @@ train-small: tokens-small
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
 
 # SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of
-# the same tokens. With CLIPS=24 only so many clips are rendered and evaluated. With more STEPS than before it trains on.
+# BATCH_FRAMES frames of the same tokens. With CLIPS=24 only so many clips are rendered and evaluated. With more STEPS than
+# before it trains on.
 STEPS ?= 4000
+BATCH_FRAMES ?= 2400
 STAGES := soundstorm/comparison audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small
 RENDERINGS := generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
   audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted \
   valle/repetition_aware_unprompted valle/repetition_aware_prompted
 LIMIT := $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 
-comparison-steps:
+comparison-budget:
 	@test $$(($(STEPS) % 200)) = 0 || { echo "STEPS=$(STEPS) is no multiple of 200, the steps from checkpoint to checkpoint"; exit 1; }
-	@mkdir -p runs/comparison; test ! -e runs/comparison/steps || test "$$(cat runs/comparison/steps)" = $(STEPS) || { \
-	  echo "runs/comparison speaks of $$(cat runs/comparison/steps) steps, not of $(STEPS): move the folder away"; exit 1; }
-	@echo $(STEPS) > runs/comparison/steps
+	@mkdir -p runs/comparison; budget="$(STEPS) steps of $(BATCH_FRAMES) frames"; before=runs/comparison/budget; \
+	test ! -e $$before || test "$$(cat $$before)" = "$$budget" || { \
+	  echo "runs/comparison speaks of $$(cat $$before), not of $$budget: move the folder away"; exit 1; }; \
+	echo "$$budget" > $$before
 
 .PHONY: $(STAGES:%=comparison-fit/%)
-$(STAGES:%=comparison-fit/%): comparison-fit/%: comparison-steps tokens-small
+$(STAGES:%=comparison-fit/%): comparison-fit/%: comparison-budget tokens-small
 	last=runs/$(*D)/checkpoints/last.ckpt; \
-	$(SOUNDSTORM) fit -c configs/$*.yaml --trainer.max_steps $(STEPS) \
+	$(SOUNDSTORM) fit -c configs/$*.yaml --trainer.max_steps $(STEPS) --data.init_args.batch_frames $(BATCH_FRAMES) \
 	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last)
 
 comparison-network: comparison-fit/soundstorm/comparison
@@ -101,7 +104,7 @@ comparison-render/generate/comparison_unprompted comparison-render/generate/comp
 $(filter comparison-render/audiolm/%,$(RENDERINGS:%=comparison-render/%)): $(filter comparison-fit/audiolm/%,$(STAGES:%=comparison-fit/%))
 $(filter comparison-render/valle/%,$(RENDERINGS:%=comparison-render/%)): $(filter comparison-fit/valle/%,$(STAGES:%=comparison-fit/%))
 .PHONY: $(RENDERINGS:%=comparison-render/%)
-$(RENDERINGS:%=comparison-render/%): comparison-render/%: comparison-steps tokens-small
+$(RENDERINGS:%=comparison-render/%): comparison-render/%: comparison-budget tokens-small
 	$(SOUNDSTORM) predict -c configs/$*.yaml $(LIMIT)
 
 # The times come last and one after another: nothing else may run while they are taken.
