@@ -12,7 +12,7 @@ endif
 export GOMP_SPINCOUNT ?= 2000
 
 .PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
-  ablation-tokens ablation-reconstruction ablation test check lock
+  ablation-tokens ablation-reconstruction ablation training-budget ablation-training test check lock
 
 setup: $(VENV)/ready
 
@@ -82,20 +82,21 @@ STAGES := soundstorm/comparison audiolm/coarse/small audiolm/fine/small valle/ar
 RENDERINGS := generate/comparison_reconstruction generate/comparison_unprompted generate/comparison_prompted \
   audiolm/unprompted audiolm/prompted valle/unprompted valle/prompted \
   valle/repetition_aware_unprompted valle/repetition_aware_prompted
+BUDGET := --trainer.max_steps $(STEPS) --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) \
+  --data.init_args.batch_frames $(BATCH_FRAMES)
 LIMIT := $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 
-comparison-budget:
+comparison-budget training-budget: %-budget:
 	@test $$(($(STEPS) % 200)) = 0 || { echo "STEPS=$(STEPS) is no multiple of 200, the steps from checkpoint to checkpoint"; exit 1; }
-	@mkdir -p runs/comparison; budget="$(STEPS) steps of $(BATCH_FRAMES) frames"; before=runs/comparison/budget; \
+	@mkdir -p runs/$*; budget="$(STEPS) steps of $(BATCH_FRAMES) frames"; before=runs/$*/budget; \
 	test ! -e $$before || test "$$(cat $$before)" = "$$budget" || { \
-	  echo "runs/comparison speaks of $$(cat $$before), not of $$budget: move the folder away"; exit 1; }; \
+	  echo "runs/$* speaks of $$(cat $$before), not of $$budget: move the folder away"; exit 1; }; \
 	echo "$$budget" > $$before
 
 .PHONY: $(STAGES:%=comparison-fit/%)
 $(STAGES:%=comparison-fit/%): comparison-fit/%: comparison-budget tokens-small
 	last=runs/$(*D)/checkpoints/last.ckpt; \
-	$(SOUNDSTORM) fit -c configs/$*.yaml --trainer.max_steps $(STEPS) --data.init_args.batch_frames $(BATCH_FRAMES) \
-	  --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) $$(test ! -e $$last || echo --ckpt_path $$last)
+	$(SOUNDSTORM) fit -c configs/$*.yaml $(BUDGET) $$(test ! -e $$last || echo --ckpt_path $$last)
 
 comparison-network: comparison-fit/soundstorm/comparison
 	$(SOUNDSTORM) validate -c configs/soundstorm/comparison.yaml --ckpt_path runs/soundstorm/checkpoints/last.ckpt
@@ -134,6 +135,39 @@ $(SCHEDULES:%=ablation-render/%): ablation-render/%: ablation-tokens
 ablation: ablation-reconstruction $(SCHEDULES:%=ablation-render/%) scorers
 	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
 	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
+
+# What each departure of the small preset's training from the paper's is worth: the preset, and the preset without one of them,
+# all trained with the same budget on the tokens of the comparison; and the preset with guidance, which it was trained for.
+TRAININGS := small $(basename $(notdir $(wildcard configs/training/*.yaml)))
+RENDER_TRAINED := $(SOUNDSTORM) predict -c configs/generate/comparison_prompted.yaml $(LIMIT)
+
+.PHONY: $(TRAININGS:%=training-fit/%)
+$(TRAININGS:%=training-fit/%): training-fit/%: training-budget tokens-small
+	stage="-c configs/soundstorm/small.yaml $(if $(filter-out small,$*),-c configs/training/$*.yaml) $(BUDGET) \
+	  --trainer.default_root_dir runs/training/$* --trainer.logger.init_args.name training/$*"; \
+	last=runs/training/$*/checkpoints/last.ckpt; \
+	$(SOUNDSTORM) fit $$stage $$(test ! -e $$last || echo --ckpt_path $$last) && \
+	$(SOUNDSTORM) validate $$stage --ckpt_path $$last
+
+.PHONY: $(TRAININGS:%=training-render/%) training-render/guided training-render/reconstruction
+$(TRAININGS:%=training-render/%): training-render/%: training-fit/%
+	$(RENDER_TRAINED) --model.init_args.network.init_args.folder runs/training/$*/network \
+	  --trainer.callbacks.init_args.system soundstorm-$* --trainer.callbacks.init_args.output_dir runs/training/audio/$*
+
+training-render/guided: training-fit/small
+	$(RENDER_TRAINED) --model.init_args.network.init_args.folder runs/training/small/network \
+	  --model.init_args.schedule configs/schedule/guidance_1.yaml \
+	  --trainer.callbacks.init_args.system soundstorm-guided --trainer.callbacks.init_args.output_dir runs/training/audio/guided
+
+training-render/reconstruction: tokens-small
+	$(SOUNDSTORM) predict -c configs/generate/comparison_reconstruction.yaml $(LIMIT) \
+	  --trainer.callbacks.init_args.output_dir runs/training/audio/reconstruction
+
+ablation-training: $(TRAININGS:%=training-render/%) training-render/guided training-render/reconstruction scorers
+	$(SOUNDSTORM) test -c configs/evaluate/training.yaml
+	$(SOUNDSTORM) report runs/training/results --output runs/training/report
+	$(SOUNDSTORM) curves $(TRAININGS:%=runs/training/%) --output runs/training/report/curves.png \
+	  --tags '["val/prompted/level_00/loss", "val/prompted/level_01/loss", "val/prompted/level_11/loss"]'
 
 test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -1,5 +1,7 @@
 """Publish a trained SoundStorm as a folder that anyone can load."""
 
+from pathlib import Path
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,11 +18,11 @@ class NetworkExporter(Callback):
     folder. ``pipeline.synthesizer.SpeechSynthesizer`` reads it.
 
     Args:
-        folder: Where to.
+        folder: Where to; ``network`` in the trainer's ``default_root_dir`` if None.
         half_precision: Store the weights as float16, at half the size.
     """
 
-    def __init__(self, folder: str, half_precision: bool = True) -> None:
+    def __init__(self, folder: str | None = None, half_precision: bool = True) -> None:
         self.folder = folder
         self.dtype = torch.float16 if half_precision else torch.float32
 
@@ -37,5 +39,6 @@ class NetworkExporter(Callback):
             raise TypeError(f"NetworkExporter writes a SoundStorm, not a {type(pl_module).__name__}")
         if pl_module.token_card is None:
             raise ValueError("the datamodule has no card of its tokens, so nobody could use the weights")
-        save_network(TrainedNetwork(pl_module.network, pl_module.token_card), self.folder, self.dtype)
-        rank_zero_info(f"Network written to {self.folder}")
+        folder = self.folder or str(Path(trainer.default_root_dir, "network"))
+        save_network(TrainedNetwork(pl_module.network, pl_module.token_card), folder, self.dtype)
+        rank_zero_info(f"Network written to {folder}")

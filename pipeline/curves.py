@@ -23,7 +23,7 @@ class Curve(NamedTuple):
 
 
 def curves(runs: list[Path], output: Path, tags: Sequence[str] = ("val/*loss",), height: float = 4.0) -> None:
-    """Draw what training runs logged for TensorBoard, a panel per run, to be put into a model card.
+    """Draw what training runs logged for TensorBoard, a panel per run with one scale, to be put into a model card.
 
     Args:
         runs: Folders with event files, such as runs/small; of a run that was resumed, all of its files are read.
@@ -42,7 +42,8 @@ def curves(runs: list[Path], output: Path, tags: Sequence[str] = ("val/*loss",),
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(max(5.0, 4.2 * len(runs)), height), layout="constrained")
         FigureCanvasAgg(figure)
-        for axes, run, found in zip(figure.subplots(1, len(runs), squeeze=False).flat, runs, panels, strict=True):
+        drawn = figure.subplots(1, len(runs), squeeze=False, sharey=True).flat
+        for axes, run, found in zip(drawn, runs, panels, strict=True):
             for color, pattern in zip(COLORS * len(tags), tags, strict=False):
                 for dash, curve in zip(DASHES * len(found), found.get(pattern, []), strict=False):
                     marker = "o" if len(curve.steps) < 40 else ""

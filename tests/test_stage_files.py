@@ -14,7 +14,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 STAGES = {
     str(path.relative_to(CONFIGS)): stage
     for path in sorted(CONFIGS.rglob("*.yaml"))
-    if "trainer" in (stage := yaml.safe_load(path.read_text()))
+    if {"trainer", "data"} <= (stage := yaml.safe_load(path.read_text())).keys()
 }
 
 
@@ -102,6 +102,23 @@ def test_training_on_tokens_goes_on_exactly_after_a_resume(name):
 def test_the_ablation_evaluates_every_schedule():
     schedules = {path.stem for path in (CONFIGS / "schedule").glob("*.yaml")}
     assert schedules == set(STAGES["evaluate/ablation.yaml"]["data"]["init_args"]["systems"]) - {"reconstruction"}
+
+
+def test_a_training_departs_from_the_preset_where_its_name_says_so():
+    small = STAGES["soundstorm/small.yaml"]
+    changes = {path.stem: yaml.safe_load(path.read_text()) for path in (CONFIGS / "training").glob("*.yaml")}
+    [kept] = changes.pop("random_embeddings")["trainer"].values()
+    assert kept == [c for c in small["trainer"]["callbacks"] if not c["class_path"].endswith("CodebookInitialization")]
+    assert len(kept) == len(small["trainer"]["callbacks"]) - 1
+    masking = {name: change["model"]["init_args"]["masking"]["init_args"] for name, change in changes.items()}
+    assert masking == {"uniform_levels": {"coarse_weight": 0.0}, "always_prompted": {"prompt_dropout": 0.0}}
+    assert small["model"]["init_args"]["masking"]["init_args"].keys() == {"coarse_weight", "prompt_dropout"}
+
+
+def test_the_ablation_of_the_training_evaluates_every_training():
+    trainings = {path.stem for path in (CONFIGS / "training").glob("*.yaml")}
+    systems = set(STAGES["evaluate/training.yaml"]["data"]["init_args"]["systems"])
+    assert systems == trainings | {"small", "guided", "reconstruction"}
 
 
 def test_no_schedule_is_rendered_twice_by_the_ablation():
