@@ -28,7 +28,7 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 scorers: $(VENV)/scorers-ready
 
 $(VENV)/scorers-ready: $(VENV)/ready
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[scorers]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -r pyproject.toml --extra scorers
 	$(BIN)/uv pip install --quiet --python $(BIN)/python webrtcvad-wheels
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps resemblyzer
 	@touch $@
@@ -74,8 +74,7 @@ train-small: tokens-small
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
 
 # SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of
-# BATCH_FRAMES frames of the same tokens. With CLIPS=24 only so many clips are rendered and evaluated. With more STEPS than
-# before it trains on.
+# BATCH_FRAMES frames of the same tokens. With CLIPS=24 only so many clips are rendered.
 STEPS ?= 4000
 BATCH_FRAMES ?= 2400
 STAGES := soundstorm/comparison audiolm/coarse/small audiolm/fine/small valle/ar/small valle/nar/small
@@ -86,12 +85,20 @@ BUDGET := --trainer.max_steps $(STEPS) --model.init_args.lr_scheduler.init_args.
   --data.init_args.batch_frames $(BATCH_FRAMES)
 LIMIT := $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 
-comparison-budget training-budget: %-budget:
-	@test $$(($(STEPS) % 200)) = 0 || { echo "STEPS=$(STEPS) is no multiple of 200, the steps from checkpoint to checkpoint"; exit 1; }
-	@mkdir -p runs/$*; budget="$(STEPS) steps of $(BATCH_FRAMES) frames"; before=runs/$*/budget; \
-	test ! -e $$before || test "$$(cat $$before)" = "$$budget" || { \
-	  echo "runs/$* speaks of $$(cat $$before), not of $$budget: move the folder away"; exit 1; }; \
-	echo "$$budget" > $$before
+# Called with folders of runs: a training that lies there already has to be one of this budget, or none starts.
+SPENT = $(STEPS) steps of $(BATCH_FRAMES) frames
+define check-budget
+	@case "$(STEPS)$(BATCH_FRAMES)" in *[!0-9]*) echo "STEPS=$(STEPS) and BATCH_FRAMES=$(BATCH_FRAMES) have to be numbers"; exit 1;; esac
+	@test $(STEPS) -gt 0 -a $$(($(STEPS) % 200)) = 0 || { \
+	  echo "STEPS=$(STEPS) is no multiple of 200, the steps from checkpoint to checkpoint"; exit 1; }
+	@for run in $(1); do \
+	  test ! -e $$run/checkpoints/last.ckpt || test "$$(cat $$run/budget 2>&1)" = "$(SPENT)" || { \
+	  echo "$$run holds a training of $$(cat $$run/budget 2>/dev/null || echo 'its own'), not of $(SPENT): move it away"; exit 1; }; done
+	@for run in $(1); do mkdir -p $$run && echo "$(SPENT)" > $$run/budget; done
+endef
+
+comparison-budget:
+	$(call check-budget,$(foreach stage,$(STAGES),runs/$(patsubst %/,%,$(dir $(stage)))))
 
 .PHONY: $(STAGES:%=comparison-fit/%)
 $(STAGES:%=comparison-fit/%): comparison-fit/%: comparison-budget tokens-small
@@ -140,6 +147,9 @@ ablation: ablation-reconstruction $(SCHEDULES:%=ablation-render/%) scorers
 # all trained with the same budget on the tokens of the comparison; and the preset with guidance, which it was trained for.
 TRAININGS := small $(basename $(notdir $(wildcard configs/training/*.yaml)))
 RENDER_TRAINED := $(SOUNDSTORM) predict -c configs/generate/comparison_prompted.yaml $(LIMIT)
+
+training-budget:
+	$(call check-budget,$(TRAININGS:%=runs/training/%))
 
 .PHONY: $(TRAININGS:%=training-fit/%)
 $(TRAININGS:%=training-fit/%): training-fit/%: training-budget tokens-small

@@ -9,8 +9,8 @@ from modules.evaluation.pooled_conformer import PooledConformer
 class ScorerExporter(Callback):
     """Writes ``pl_module.network`` as a folder (``config.yaml``, ``model.safetensors``, card).
 
-    It writes at the end of ``fit``, and at the end of ``validate``: ``soundstorm validate -c FILE --ckpt_path CKPT``
-    turns a checkpoint into the folder.
+    It writes at the end of ``fit``, of ``validate`` and of ``test``, so that the folder holds the checkpoint that was
+    tested last: ``soundstorm validate -c FILE --ckpt_path CKPT`` turns a checkpoint into the folder.
 
     Args:
         folder: Where to.
@@ -38,6 +38,10 @@ class ScorerExporter(Callback):
         """Write the folder, unless the validation is one of ``fit``."""
         if trainer.state.fn == "validate":
             self._export(pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the folder."""
+        self._export(pl_module)
 
     @rank_zero_only
     def _export(self, pl_module: LightningModule) -> None:

@@ -22,8 +22,8 @@ class SpeedWriter(Callback):
     """Times ``predict_step`` and the codec's decoder before a prediction, and writes ``speed.jsonl``.
 
     Random tokens of every duration stand in for speech: they take as long. One utterance at a time, the medians of the
-    repeats after a warm-up count. ``soundstorm report FOLDER ...`` makes the figure of it; lines of other systems that
-    the folder holds already are kept. Run it on a machine that does nothing else, with
+    repeats after a warm-up count. ``soundstorm report FOLDER ...`` makes the figure of it; lines of other systems and
+    devices that the folder holds already are kept. Run it on a machine that does nothing else, with
     ``--trainer.limit_predict_batches 1``.
 
     Args:
@@ -69,10 +69,16 @@ class SpeedWriter(Callback):
 
     @torch.inference_mode()
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Time every duration, on the first process."""
+        """Time every duration, on the first process.
+
+        Raises:
+            ValueError: The folder holds a file of times that is damaged.
+        """
         if not trainer.is_global_zero:
             return
         card = trainer.datamodule.card  # ty: ignore[missing-attribute]
+        file, device = self.output_dir / "speed.jsonl", describe_device(pl_module.device)
+        kept = other_timings(file, self.system, device)  # before the work: what cannot be read would end it
         self.codec.to(pl_module.device).eval()
         pl_module.eval()
         lines = []
@@ -81,9 +87,6 @@ class SpeedWriter(Callback):
             spans = {"audio_seconds": seconds, "prompt_seconds": int(batch.prompt_frames) / card.frame_rate}
             lines += [{**spans, **line} for line in self._time(pl_module, batch)]
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        file = self.output_dir / "speed.jsonl"
-        kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        kept = [line for line in kept if json.loads(line)["system"] != self.system]
         text = "".join(f"{line}\n" for line in [*kept, *(json.dumps(line) for line in lines)])
         write_atomically(file, text)
         rank_zero_info(f"Times of {self.system} in {file}")
@@ -107,6 +110,25 @@ class SpeedWriter(Callback):
                     times[stage].append(value)
         shared = {"system": self.system, "device": describe_device(module.device), "warmup": self.warmup}
         return [{**shared, "stage": s, "seconds": found, "passes": calls[s]} for s, found in times.items()]
+
+
+def other_timings(file: Path, system: str, device: str) -> list[str]:
+    """Read the lines that a new timing of a system on a device leaves as they are.
+
+    Raises:
+        ValueError: A line is damaged.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            timing = json.loads(line)
+            replaced = (timing["system"], timing["device"]) == (system, device)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{file} line {number} is no timing: remove it, or the file") from None
+        if not replaced:
+            kept.append(line)
+    return kept
 
 
 def random_batch(card: Any, seconds: float, prompt_seconds: float, seed: int) -> TokenBatch:

@@ -67,7 +67,7 @@ def read_pairs(path: str, audio: str | None = None) -> list[ListedPair]:
 
     Raises:
         FileNotFoundError: There is no such list.
-        ValueError: A line is bad, or an utterance comes twice; the line is named.
+        ValueError: A line is bad, or an utterance comes twice or as its own prompt; the line is named.
     """
     file = Path(path)
     if not file.is_file():
@@ -97,6 +97,8 @@ def read_pairs(path: str, audio: str | None = None) -> list[ListedPair]:
             pair = ListedPair(*(read(folder, name.strip(), text) for read, name, text in (target, prompt)))
         except ValueError as error:
             raise ValueError(f"{file} line {number}: {error}") from None
+        if pair.target.id == pair.prompt.id:
+            raise ValueError(f"{file} line {number}: {pair.target.id} is its own prompt, which gives the answer away")
         if pair.target.id in seen:
             raise ValueError(f"{file} line {number}: {pair.target.id} is to be spoken twice; name each utterance once")
         seen.add(pair.target.id)

@@ -75,6 +75,19 @@ def different_prompts(results: Results) -> list[str]:
     return remarks
 
 
+def other_prompts(results: Results) -> list[str]:
+    """Say where similarity to the prompt is across recordings in some rows and within one in others."""
+    compared = [column.label for column in results.columns if column.identity and column.measure.name == "sim_o"]
+    within = {row.condition for row in results.rows if any(u.get("own_prompt", True) for u in results.of(row))}
+    across = [row.label for row in results.rows if any(not u.get("own_prompt", True) for u in results.of(row))]
+    if not compared or not across or "reference" not in within:
+        return []
+    return [
+        f"{compared[0]}: recordings and codecs are compared with their own beginnings, which is easier than with "
+        f"another utterance, as it is asked of {', '.join(across)}"
+    ]
+
+
 def in_the_figure_only(results: Results) -> list[str]:
     """Name rows that the tables leave out, being points of an ablation over iterations."""
     swept = [row.system for row in results.rows if row.sweep is not None]
@@ -98,4 +111,4 @@ def outside_of_splits(results: Results) -> list[str]:
 
 def such_as(ids: Sequence[str]) -> str:
     """List the first of some ids behind a colon; nothing where there are none."""
-    return f": {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}" if ids else ""
+    return one_line(f": {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}") if ids else ""

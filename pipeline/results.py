@@ -12,6 +12,7 @@ from pipeline.remarks import (
     different_prompts,
     in_the_figure_only,
     missing_clips,
+    other_prompts,
     outside_of_splits,
     problems,
     such_as,
@@ -28,7 +29,8 @@ def read_results(folders: Sequence[Path]) -> Results:
         folders: Folders that ``ResultsWriter`` made, or the ``results.jsonl`` in them.
 
     Returns:
-        The results. Of an utterance that two folders hold for the same system the first is taken, and counted.
+        The results. Of an utterance that two folders hold for the same system the first is taken, and counted, to which
+        come scores by scorers that only the other one has.
 
     Raises:
         FileNotFoundError: A folder holds no results.
@@ -37,24 +39,32 @@ def read_results(folders: Sequence[Path]) -> Results:
     """
     results = Results()
     runs: list[tuple[Path, dict[str, Any]]] = []
-    seen: set[tuple[str, str, str]] = set()
+    seen: dict[tuple[str, str, str], int] = {}
     everything: list[dict[str, Any]] = []
     for given in folders:
         folder = given.parent if given.suffix == ".jsonl" else given
         utterances, run = read_folder(folder)
         runs.append((folder, run))
         _add_run(results, run, str(folder) if len(folders) > 1 else "")
-        double = []
+        double, contradicting = [], []
         everything += utterances
         for utterance in utterances:
-            key = (utterance["id"], utterance["condition"], utterance["system"])
-            if key in seen:
-                double.append(utterance["id"])
+            at = seen.setdefault((utterance["id"], utterance["condition"], utterance["system"]), len(seen))
+            if at == len(results.utterances):
+                results.utterances.append(utterance)
                 continue
-            seen.add(key)
-            results.utterances.append(utterance)
+            joined = _join(results.utterances[at], utterance)
+            if joined is None:
+                double.append(utterance["id"])
+            else:
+                results.utterances[at] = joined
+            if _contradict(results.utterances[at], utterance):
+                contradicting.append(utterance["id"])
         if double:
             results.remarks.append(f"{len(double)} results in {folder} are double and left out{such_as(double)}")
+        if contradicting:
+            found = f"{len(contradicting)} results in {folder} contradict those that were read first"
+            results.remarks.append(f"{found}{such_as(contradicting)}")
     refuse_mixtures(runs, results.utterances)
     refuse_other_recordings(everything)
     refuse_other_systems(runs)
@@ -66,9 +76,29 @@ def read_results(folders: Sequence[Path]) -> Results:
     results.remarks += unscored(results)
     results.remarks += missing_clips(results)
     results.remarks += different_prompts(results)
+    results.remarks += other_prompts(results)
     results.remarks += outside_of_splits(results)
     results.remarks += in_the_figure_only(results)
     return results
+
+
+def _join(known: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
+    """Add to a result what other scorers found in the same sound; None where there are none, or the sound differs."""
+    more = other["scores"].keys() - known["scores"].keys()
+    if not more or any(known.get(fact) != other.get(fact) for fact in ("seed", "seconds", "prompt_seconds")):
+        return None
+    problems = {key: problem for key, problem in other["problems"].items() if key.partition("/")[0] in more}
+    by_scorer = {
+        name: {**other.get(name, {}), **known.get(name, {})}
+        for name in ("scores", "revisions", "normalizers")
+        if name in known or name in other
+    }
+    return {**known, **by_scorer, "problems": {**problems, **known["problems"]}}
+
+
+def _contradict(known: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two results of one name have different scores by one scorer."""
+    return any(known["scores"].get(scorer, found) != found for scorer, found in other["scores"].items())
 
 
 def _add_run(results: Results, run: dict[str, Any], source: str) -> None:

@@ -1,6 +1,7 @@
 """Reads the folder of one evaluation, and names what is damaged in it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,8 @@ def read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             raise FileNotFoundError(f"{folder} holds no results (it has no {name}); {MAKE_THEM}")
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        _ = [run[key] for key in ("absent", "data", "rejected")]
         run.setdefault("cards", [])  # which results of old do not have
-        _ = [(card["condition"], card["system"]) for card in run["cards"]]
-        _ = [(reason, len(ids)) for reason, ids in run["data"].items()]
-        _ = [(rejection["id"], rejection["reason"]) for rejection in run["rejected"]]
-        measures = [(scorer["name"], Measure(**values)) for scorer in run["scorers"] for values in scorer["measures"]]
+        measures = _check_run(run)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'run.json'} is damaged ({error!r}); {MAKE_THEM}") from None
     utterances = []
@@ -59,11 +56,50 @@ def read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return utterances, run
 
 
+def _check_run(run: dict[str, Any]) -> list[tuple[str, Measure]]:
+    """Insist that a ``run.json`` holds all that a report needs; return the measures, each with its scorer."""
+    _check_texts(run["rejected"], "id", "reason")
+    _check_texts(run["absent"], "name", "reason", "remedy")
+    _check_texts(run["cards"], "condition", "system")
+    _check_texts(run["scorers"], "name")
+    for card in run["cards"]:
+        for key in ("codec", "sampling"):
+            if not isinstance(card.get(key), dict | None):
+                raise TypeError(f"{key} of a card is {card[key]!r}, no mapping")
+    for reason, ids in run["data"].items():
+        if not (isinstance(ids, list) and all(isinstance(id, str) for id in ids)):
+            raise TypeError(f"data: {reason!r} lists {ids!r}, no ids")
+    measures = []
+    for scorer in run["scorers"]:
+        if scorer["identity"] is not None:
+            _ = [scorer["identity"][key] for key in ("name", "revision")]
+        for values in scorer["measures"]:
+            _check_texts([values], "name", "label", "numerator")
+            measure = Measure(**values)
+            if not (isinstance(measure.denominator, str | None) and is_number(measure.scale) and measure.scale):
+                raise TypeError(f"measure {measure.name!r} is damaged: {values}")
+            if measure.digits not in range(10):
+                raise ValueError(f"measure {measure.name!r} has digits={measure.digits!r}")
+            measures.append((scorer["name"], measure))
+    return measures
+
+
+def _check_texts(entries: Sequence[dict[str, Any]], *keys: str) -> None:
+    for entry in entries:
+        for key in keys:
+            if not isinstance(entry[key], str):
+                raise TypeError(f"{key} is {entry[key]!r}, no text")
+
+
 def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Measure]]) -> None:
     """Insist that a line of ``results.jsonl`` holds all that a report needs, and numbers where it computes."""
-    for key in ("problems", "revisions"):
+    utterance.setdefault("normalizers", {})  # which results of old do not have
+    for key in ("problems", "revisions", "normalizers"):
         if not isinstance(utterance[key], dict):
             raise TypeError(f"{key} is {utterance[key]!r}, no mapping")
+    for problem in utterance["problems"].values():
+        if not isinstance(problem, str):
+            raise TypeError(f"a problem is {problem!r}, no text")
     for key in ("text", "speaker", "clip"):
         if not isinstance(utterance.get(key), str | None):
             raise TypeError(f"{key} is {utterance[key]!r}, no text")
@@ -73,9 +109,11 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
     for key in ("condition", "system"):
         if not utterance[key].isprintable():
             raise ValueError(f"{key} is {utterance[key]!r}, no name")
+    _ = utterance["prompt_seconds"]
     for key in ("seconds", "original_seconds", "prompt_seconds"):
-        if not is_number(utterance.get(key)):
-            raise TypeError(f"{key} is {utterance[key]!r}, no number")
+        value = utterance.get(key)
+        if not is_number(value) or (value is not None and not 0 <= value < math.inf):
+            raise TypeError(f"{key} is {value!r}, no duration")
     for scorer, values in utterance["scores"].items():
         for name, value in values.items():
             if isinstance(value, list) and not all(map(is_number, value)):
@@ -95,8 +133,10 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
 
 
 def is_number(value: Any) -> bool:
-    """Tell a number, or what is written in its place where there is none, from all else."""
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    """Tell a number that can be computed with, or what is written where there is none, from all else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value.bit_length() < 1024  # what a float can hold
+    return value is None or isinstance(value, float)
 
 
 def _check_same_run(folder: Path, utterances: Sequence[dict[str, Any]], run: dict[str, Any]) -> None:
@@ -114,7 +154,7 @@ def _check_same_run(folder: Path, utterances: Sequence[dict[str, Any]], run: dic
             if found != revision:
                 raise ValueError(f"{wrong}: {scorer['name']!r} scored {utterance['id']} with {found}, not {revision}")
             normalizer = identity.get("normalizer")
-            found = utterance.get("normalizers", {}).get(scorer["name"], normalizer)
+            found = utterance["normalizers"].get(scorer["name"], normalizer)
             if found != normalizer:
                 raise ValueError(
                     f"{wrong}: {scorer['name']!r} normalised {utterance['id']} by {found}, not {normalizer}"

@@ -1,6 +1,7 @@
 """How long systems take: read from the ``speed.jsonl`` of benchmarks, summed up as real-time factors."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,10 +68,12 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
         folders: Results folders, or folders of benchmarks, or such files themselves.
 
     Raises:
-        ValueError: A line is damaged, or holds times that are no positive numbers, or two benchmarks timed the same.
+        ValueError: A line is damaged, or holds times that are no positive numbers, or two benchmarks timed the same, or
+            stages that belong together had different prompts.
     """
     timings: list[Timing] = []
     found: dict[tuple[str, str, float, int], tuple[Path, set[str]]] = {}
+    prompts: dict[tuple[str, str, float, int], float] = {}
     for given in folders:
         file = given if given.name == "speed.jsonl" else given / "speed.jsonl"
         if not file.is_file():
@@ -78,12 +81,17 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 timing = Timing(**json.loads(line))
-                fit = timing.seconds and min(timing.seconds) > 0 and timing.audio_seconds > timing.prompt_seconds >= 0
+                problem = _problem(timing)
             except (TypeError, ValueError):
-                fit = False
-            if not fit:
-                raise ValueError(f"{file} line {number} is no timing: it needs {', '.join(KEYS)}")
+                problem = f"it needs {', '.join(KEYS)}"
+            if problem:
+                raise ValueError(f"{file} line {number} is no timing: {problem}; measure again")
             there, stages = found.setdefault(timing.subject, (file, set()))
+            if prompts.setdefault(timing.subject, timing.prompt_seconds) != timing.prompt_seconds:
+                raise ValueError(
+                    f"{file} line {number}: the stages of {timing.system} for {timing.audio_seconds:g} s had prompts "
+                    f"of {prompts[timing.subject]:g} s and {timing.prompt_seconds:g} s; measure them together"
+                )
             if there != file or timing.stage in stages:
                 raise ValueError(
                     f"{there} and {file} both hold times of {timing.system} for {timing.audio_seconds:g} s "
@@ -92,6 +100,29 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
             stages.add(timing.stage)
             timings.append(timing)
     return timings
+
+
+def _problem(timing: Timing) -> str | None:
+    """Say what is wrong with the values of a line, if anything is."""
+    for name in ("system", "stage", "device"):
+        value = getattr(timing, name)
+        if not (isinstance(value, str) and value and value.isprintable()):
+            return f"{name} is {value!r}, no name"
+    if not (isinstance(timing.seconds, list) and timing.seconds and all(map(_is_time, timing.seconds))):
+        return f"seconds is {timing.seconds!r}, no times"
+    if not (_is_time(timing.audio_seconds) and (timing.prompt_seconds == 0 or _is_time(timing.prompt_seconds))):
+        return f"audio_seconds and prompt_seconds are {timing.audio_seconds!r} and {timing.prompt_seconds!r}, no times"
+    if timing.prompt_seconds >= timing.audio_seconds:
+        return f"its prompt of {timing.prompt_seconds:g} s leaves nothing of {timing.audio_seconds:g} s"
+    for name, least in (("passes", 0), ("warmup", 0), ("batch_size", 1)):
+        value = getattr(timing, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            return f"{name} is {value!r}, no count"
+    return None
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def sum_up(timings: Sequence[Timing]) -> list[Speed]:

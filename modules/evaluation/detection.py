@@ -230,7 +230,8 @@ class Detection(Scorer):
     @property
     def measures(self) -> Sequence[Measure]:
         """Share of clips taken for generated ones."""
-        return (Measure("detected", "Taken for generated %", "taken_for_generated", scale=100.0, digits=1),)
+        label = "Taken for generated %"  # less is better: a false alarm, or found out
+        return (Measure("detected", label, "taken_for_generated", scale=100.0, digits=1, higher_is_better=False),)
 
     def load(self) -> None:
         """Read the folder."""

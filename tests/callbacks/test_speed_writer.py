@@ -133,6 +133,25 @@ def test_other_systems_of_the_folder_are_kept_and_the_own_replaced(tmp_path, clo
     assert all("CPU" in line["device"] for line in lines)
 
 
+def test_times_on_another_device_are_kept(tmp_path, clock):
+    measure(tmp_path, clock)
+    lines = (tmp_path / "speed.jsonl").read_text()
+    elsewhere = [json.dumps(json.loads(line) | {"device": "elsewhere"}) for line in lines.splitlines()]
+    (tmp_path / "speed.jsonl").write_text("".join(f"{line}\n" for line in elsewhere))
+    measure(tmp_path, clock)
+    devices = [speed.device for speed in sum_up(read_timings([tmp_path]))]
+    assert devices.count("elsewhere") == 2
+    assert len(devices) == 4
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", "[]"])
+def test_a_damaged_file_is_named_before_anything_is_timed(tmp_path, clock, damage):
+    (tmp_path / "speed.jsonl").write_text(f"{damage}\n")
+    with pytest.raises(ValueError, match=r"speed\.jsonl line 1 is no timing: remove it"):
+        measure(tmp_path, clock)
+    assert clock.now == 0
+
+
 def test_a_prompt_is_at_most_half_of_the_utterance():
     card = SyntheticTokenDataModule().card
     assert random_batch(card, 2.0, 3.0, 0).prompt_frames.tolist() == [50]

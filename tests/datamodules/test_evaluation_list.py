@@ -45,6 +45,8 @@ def test_a_line_ends_at_its_line_break_alone(tmp_path):
         ("", "lists nothing"),
         ("a|b\n", "line 1 has neither"),
         (SEED + SEED, "line 3: wavs__a-1 is to be spoken twice"),
+        ("a|b|wavs/a.wav|c\n", "line 1: wavs__a is its own prompt"),
+        ("1-2-3\t3\tA\t1-2-3\t4\tB\n", "line 1: 1-2-3 is its own prompt"),
         ("a|b|../p.wav|c\n", "line 1: '../p.wav' leads out"),
         ("../../a|b|p.wav|c\n", "line 1: 'wavs/../../a.wav' leads out"),
         ("\n../x-1-2\t3\tA\t1-2-3\t4\tB\n", "line 2: '../x-1-2' is no name of LibriSpeech"),

@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -41,6 +42,9 @@ PUBLISHED = {  # Table 1 of the paper, as printed there: short, mid, long
 def scorers():
     voice = XVectorEmbedding("no/model")
     return [WordErrors(WhisperRecognizer("no/model")), SpeakerSimilarity(voice), AcousticConsistency(voice), Dnsmos()]
+
+
+MEASURE = {"name": "m", "label": "M", "numerator": "m"}
 
 
 def result(id, system, condition, split, *, errors, words=10, sim=None, curve=None, revision="1", **values):
@@ -364,11 +368,30 @@ def test_speed_is_the_median_of_repeats_with_and_without_the_codec(tmp_path, res
 
 
 @pytest.mark.parametrize(
-    "line", ["{}", "nothing", speed_line(seconds=[]), speed_line(seconds=[-1.0]), speed_line(prompt_seconds=10.0)]
+    ("line", "message"),
+    [
+        ("{}", "it needs system, stage"),
+        ("nothing", "it needs system, stage"),
+        (speed_line(seconds=[]), r"seconds is \[\], no times"),
+        (speed_line(seconds=[-1.0]), r"seconds is \[-1.0\], no times"),
+        (speed_line(seconds=[1.0, math.nan]), r"seconds is \[1.0, nan\], no times"),
+        (speed_line(seconds=[True]), r"seconds is \[True\], no times"),
+        (speed_line(audio_seconds=math.inf), "audio_seconds and prompt_seconds are inf and 2.0, no times"),
+        (speed_line(prompt_seconds=10.0), "its prompt of 10 s leaves nothing of 10 s"),
+        (speed_line(passes="x"), "passes is 'x', no count"),
+        (speed_line(system=[1]), r"system is \[1\], no name"),
+        (speed_line(device=None), "device is None, no name"),
+    ],
 )
-def test_damaged_timings_are_named(tmp_path, line):
+def test_damaged_timings_are_named(tmp_path, line, message):
     (tmp_path / "speed.jsonl").write_text(speed_line() + line)
-    with pytest.raises(ValueError, match=r"speed\.jsonl line 2 is no timing: it needs system, stage"):
+    with pytest.raises(ValueError, match=rf"speed\.jsonl line 2 is no timing: {message}"):
+        read_timings([tmp_path])
+
+
+def test_stages_of_one_utterance_had_one_prompt(tmp_path):
+    (tmp_path / "speed.jsonl").write_text(speed_line() + speed_line(stage="codec", prompt_seconds=3.0))
+    with pytest.raises(ValueError, match=r"line 2: the stages of soundstorm for 10 s had prompts of 2 s and 3 s"):
         read_timings([tmp_path])
 
 
@@ -403,6 +426,40 @@ def test_reports_of_several_runs_are_joined(tmp_path, results):
     assert [row.label for row in found.rows] == ["Original", "SoundStorm, prompted", "AudioLM, prompted"]
     assert found.of(found.rows[0])[0]["scores"]["wer"]["word_errors"] == 0
     assert f"1 results in {more} are double and left out: a" in found.remarks
+    assert f"1 results in {more} contradict those that were read first: a" in found.remarks
+
+
+def renamed(row, name):
+    """A result whose words another recogniser heard, under a name of its own."""
+    scores = {name if scorer == "wer" else scorer: found for scorer, found in row["scores"].items()}
+    return row | {"scores": scores, "revisions": {name: "asr2@1", "voice": "xv@1"}}
+
+
+def rename_scorer(folder, name):
+    run = json.loads((folder / "run.json").read_text())
+    for scorer in run["scorers"]:
+        if scorer["name"] == "wer":
+            scorer |= {"name": name, "identity": {"name": "asr2", "revision": "1"}}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_scores_of_a_second_recogniser_join_those_of_the_first(tmp_path):
+    clips = [result(id, "original", "reference", "short", errors=1) for id in "ab"]
+    again = [renamed(result(id, "original", "reference", "short", errors=5), "asr2") for id in "ab"]
+    again[1] |= {"seed": 2}  # another sound
+    folders = [write(tmp_path / "one", clips), rename_scorer(write(tmp_path / "two", again), "asr2")]
+    found = read_results(folders)
+    assert len(found.utterances) == 2
+    a, b = found.utterances
+    assert (a["scores"]["wer"]["word_errors"], a["scores"]["asr2"]["word_errors"]) == (1, 5)
+    assert "asr2" not in b["scores"]
+    assert [remark for remark in found.remarks if "double" in remark] == [
+        f"1 results in {folders[1]} are double and left out: b"
+    ]
+    assert not [remark for remark in found.remarks if "contradict" in remark]
+    sections = {section.label: section for section in make_sections(found, resamples=10)}
+    assert sections["WER % (asr2)"].lines[0].cells["all"].value == 50
 
 
 def test_a_scorer_one_run_lacked_is_not_absent(tmp_path, results):
@@ -567,7 +624,12 @@ def test_a_measure_that_applies_to_no_utterance_of_a_row_is_not_missed(tmp_path)
         ({"clip": "/etc/x.flac"}, "its clip /etc/x.flac lies outside of the folder"),
         ({"clip": 3}, "TypeError"),
         ({"id": ["b"]}, r"id is \['b'\], no text"),
-        ({"seconds": "5"}, "seconds is '5', no number"),
+        ({"seconds": "5"}, "seconds is '5', no duration"),
+        ({"seconds": -5}, "seconds is -5, no duration"),
+        ({"seconds": math.inf}, "seconds is inf, no duration"),
+        ({"normalizers": None}, "normalizers is None, no mapping"),
+        ({"problems": {"a": [1]}}, r"a problem is \[1\], no text"),
+        ({"scores": {"wer": {"word_errors": 10**400, "words": 1}}}, "wer/wer: word_errors is 10+, no number"),
     ],
 )
 def test_results_edited_into_what_cannot_be_are_named(tmp_path, change, complaint):
@@ -575,6 +637,51 @@ def test_results_edited_into_what_cannot_be_are_named(tmp_path, change, complain
     folder = write(tmp_path / "results", [rows[0], rows[1] | change])
     with pytest.raises(ValueError, match=rf"results\.jsonl line 2 is no result \(.*{complaint}"):
         read_results([folder])
+
+
+def test_a_result_that_does_not_tell_its_prompt_is_named(tmp_path):
+    row = result("a", "original", "reference", "short", errors=1)
+    del row["prompt_seconds"]
+    with pytest.raises(ValueError, match=r"line 1 is no result \(KeyError\('prompt_seconds'\)\)"):
+        read_results([write(tmp_path / "results", [row])])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"absent": [{}]}, "KeyError"),
+        ({"absent": None}, "TypeError"),
+        ({"data": {"missing": 3}}, "'missing' lists 3, no ids"),
+        ({"cards": [{"condition": "prompted", "system": "soundstorm", "sampling": "x"}]}, "sampling of a card is 'x'"),
+        ({"scorers": [{"name": "wer", "identity": {}, "measures": []}]}, "KeyError"),
+        ({"scorers": [{"name": "wer", "identity": None, "measures": [MEASURE | {"scale": "x"}]}]}, "'m' is damaged"),
+        ({"scorers": [{"name": "wer", "identity": None, "measures": [MEASURE | {"digits": -1}]}]}, "has digits=-1"),
+        ({"scorers": [{"name": "wer", "identity": None, "measures": [MEASURE | {"label": 3}]}]}, "label is 3, no text"),
+    ],
+)
+def test_a_run_edited_into_what_cannot_be_is_named(results, change, complaint):
+    run = json.loads((results / "run.json").read_text())
+    (results / "run.json").write_text(json.dumps(run | change))
+    with pytest.raises(ValueError, match=rf"run\.json is damaged \(.*{complaint}"):
+        read_results([results])
+
+
+def test_line_breaks_in_ids_do_not_break_the_remarks(tmp_path):
+    rows = [result("a\nb", "original", "reference", "short", errors=1)]
+    rows.append(result("c", "soundstorm", "prompted", "short", errors=1))
+    assert not [r for r in read_results([write(tmp_path / "results", rows)]).remarks if "\n" in r]
+
+
+def test_similarity_across_recordings_is_told_from_that_within_one(tmp_path):
+    rows = [result("a", "original", "reference", "short", errors=1, sim=0.9)]
+    rows.append(result("a", "soundstorm", "prompted", "short", errors=1, sim=0.8))
+    within = read_results([write(tmp_path / "within", rows)]).remarks
+    rows.append(result("a", "soundstorm", "prompted_other", "short", errors=1, sim=0.7, own_prompt=False))
+    across = read_results([write(tmp_path / "across", rows)]).remarks
+    [said] = [remark for remark in across if "own beginnings" in remark]
+    assert said.startswith("Voice (SIM-o): ")
+    assert said.endswith("SoundStorm, prompted by another utterance")
+    assert not [remark for remark in within if "own beginnings" in remark]
 
 
 def test_empty_results_are_named(results):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from callbacks.scorer_exporter import ScorerExporter
 from modules.evaluation import Detection, DetectionTraining, EvaluationBatch, PooledConformer, ScorerUnavailableError
 from modules.evaluation.detection import balanced_loss, class_of, crops_of
 from modules.semantic import LogMelFeatures
@@ -61,13 +62,12 @@ def test_learns_to_tell_the_classes_apart_and_says_how_well(tmp_path, make_item)
     batches = [batch_of(make_item, range(first, first + 4)) for first in (0, 4)]
     trainer(max_epochs=15).fit(model, DataLoader(batches, batch_size=None))
     loader = DataLoader([batch_of(make_item, range(50, 56))], batch_size=None)
-    [found] = trainer().test(model, loader, verbose=False)
+    [found] = trainer(callbacks=[ScorerExporter(str(tmp_path))]).test(model, loader, verbose=False)
     assert found["test/accuracy"] == 100
     assert found["test/accuracy_generated"] == 100
     assert found["test/eer"] == found["test/eer_generated"] == 0
     assert found["test/unjudged"] == 0
-    model.network.save_pretrained(tmp_path)
-    scorer = Detection(str(tmp_path), crop_seconds=1.0)
+    scorer = Detection(str(tmp_path), crop_seconds=1.0)  # what was tested
     scorer.load()
     taken = [scorer.score(item).values for item in batch_of(make_item, [99]).items]
     assert [values["taken_for"] for values in taken] == ["real", "reconstructed", "generated"]
