@@ -47,7 +47,7 @@ class Fidelity(Scorer):
             importlib.import_module("pystoi")
         except ImportError as error:
             reason = f"PESQ's and STOI's packages cannot be imported ({str(error).splitlines()[0]})"
-            raise ScorerUnavailableError(reason, "pip install pesq pystoi") from error
+            raise ScorerUnavailableError(reason, "pip install '.[fidelity]'") from error
         audio: Any = importlib.import_module("torchmetrics.functional.audio")
         self._pesq = audio.perceptual_evaluation_speech_quality
         self._stoi = audio.short_time_objective_intelligibility

@@ -44,7 +44,9 @@ class Dnsmos(Scorer):
             self._dnsmos = importlib.import_module("speechmos.dnsmos")
             self._dnsmos.run(np.full(self.sample_rate, 0.1, dtype=np.float32), self.sample_rate)
         except ImportError as error:
-            raise ScorerUnavailableError(f"speechmos cannot be imported ({error})", "pip install speechmos") from error
+            raise ScorerUnavailableError(
+                f"speechmos cannot be imported ({error})", "pip install '.[scorers]'"
+            ) from error
 
     def score(self, item: EvaluationItem) -> Scores:
         """Score one utterance, prompt included: ``ovrl_mos``, ``sig_mos``, ``bak_mos`` and ``p808_mos``, 1 to 5."""

@@ -94,7 +94,9 @@ class DistillMos(Scorer):
         # OSError, too: a torchaudio that does not fit torch fails when its library is opened.
         except (ImportError, OSError) as error:
             reason = f"distillmos cannot be imported ({str(error).splitlines()[0]})"
-            raise ScorerUnavailableError(reason, "pip install distillmos, with a torchaudio that fits torch") from error
+            raise ScorerUnavailableError(
+                reason, "pip install '.[distillmos]', with a torchaudio that fits torch"
+            ) from error
         self.model: Any = package.ConvTransformerSQAModel().eval().requires_grad_(False)
 
     @torch.inference_mode()

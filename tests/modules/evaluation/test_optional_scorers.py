@@ -29,8 +29,8 @@ from modules.evaluation import (
         (lambda: FasterWhisperRecognizer("base.en"), "faster_whisper", "pip install faster-whisper"),
         (ResemblyzerEmbedding, "resemblyzer", "pip install --no-deps resemblyzer"),
         (lambda: OnnxVoiceEmbedding("campplus.onnx"), "onnxruntime", "pip install onnxruntime"),
-        (DistillMos, "distillmos", "pip install distillmos"),
-        (Fidelity, "pesq", "pip install pesq pystoi"),
+        (DistillMos, "distillmos", "pip install '.[distillmos]'"),
+        (Fidelity, "pesq", "pip install '.[fidelity]'"),
     ],
 )
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch, make, package, remedy):

@@ -13,7 +13,7 @@ from modules.evaluation import quality as module
 def test_names_the_package_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "speechmos", None)
     with pytest.raises(
-        ScorerUnavailableError, match=r"speechmos cannot be imported \(.*speechmos.*\); pip install speechmos"
+        ScorerUnavailableError, match=r"speechmos cannot be imported \(.*speechmos.*\); pip install '\.\[scorers\]'"
     ):
         Dnsmos().load()
 
