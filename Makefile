@@ -115,10 +115,11 @@ $(filter comparison-render/valle/%,$(RENDERINGS:%=comparison-render/%)): $(filte
 $(RENDERINGS:%=comparison-render/%): comparison-render/%: comparison-budget tokens-small
 	$(SOUNDSTORM) predict -c configs/$*.yaml $(LIMIT)
 
-# The times come last and one after another: nothing else may run while they are taken.
+# The times come last and one after another: nothing else may run while they are taken. DURATIONS='[2.0, 5.0]' for these only.
 comparison: $(RENDERINGS:%=comparison-render/%) scorers
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
-	for system in soundstorm audiolm valle valle2; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml || exit 1; done
+	for system in soundstorm audiolm valle valle2; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml \
+	  $(if $(DURATIONS),--trainer.callbacks.init_args.durations '$(DURATIONS)') || exit 1; done
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
 # What each of the decoder's settings does to the shipped system, on the recordings of data/test.csv (or CLIPS of them).
