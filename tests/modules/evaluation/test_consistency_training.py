@@ -1,9 +1,6 @@
 """The scorer of acoustic consistency, and its training."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -177,12 +174,3 @@ def test_without_a_folder_it_is_unavailable_and_says_how_to_make_one(tmp_path):
 def test_an_exporter_needs_something_to_export():
     with pytest.raises(TypeError, match="ScorerExporter needs a model with a PooledConformer"):
         ScorerExporter("folder").setup(None, torch.nn.Linear(1, 1), "fit")
-
-
-def test_two_ranks_take_the_step_of_one_rank_with_the_joint_batch(tmp_path):
-    script = Path(__file__).with_name("consistency_on_two_ranks.py")
-    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True, timeout=120)
-    alone, together = (torch.load(tmp_path / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, atol=1e-5, rtol=1e-4, msg=name)
-    assert not torch.equal(alone["log_scale"], torch.tensor(1 / 0.07).log())
