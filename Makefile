@@ -83,6 +83,8 @@ RENDERINGS := generate/comparison_reconstruction generate/comparison_unprompted 
   valle/repetition_aware_unprompted valle/repetition_aware_prompted
 BUDGET := --trainer.max_steps $(STEPS) --model.init_args.lr_scheduler.init_args.total_steps $(STEPS) \
   --data.init_args.batch_frames $(BATCH_FRAMES)
+FITS := $(STAGES:%=comparison-fit/%)
+RENDERS := $(RENDERINGS:%=comparison-render/%)
 LIMIT := $(if $(CLIPS),--data.init_args.predict.init_args.limit $(CLIPS))
 
 # Called with folders of runs: a training that lies there already has to be one of this budget, or none starts.
@@ -98,10 +100,10 @@ define check-budget
 endef
 
 comparison-budget:
-	$(call check-budget,$(foreach stage,$(STAGES),runs/$(patsubst %/,%,$(dir $(stage)))))
+	$(call check-budget,$(patsubst %/,runs/%,$(dir $(STAGES))))
 
-.PHONY: $(STAGES:%=comparison-fit/%)
-$(STAGES:%=comparison-fit/%): comparison-fit/%: comparison-budget tokens-small
+.PHONY: $(FITS)
+$(FITS): comparison-fit/%: comparison-budget tokens-small
 	last=runs/$(*D)/checkpoints/last.ckpt; \
 	$(SOUNDSTORM) fit -c configs/$*.yaml $(BUDGET) $$(test ! -e $$last || echo --ckpt_path $$last)
 
@@ -109,14 +111,14 @@ comparison-network: comparison-fit/soundstorm/comparison
 	$(SOUNDSTORM) validate -c configs/soundstorm/comparison.yaml --ckpt_path runs/soundstorm/checkpoints/last.ckpt
 
 comparison-render/generate/comparison_unprompted comparison-render/generate/comparison_prompted: comparison-network
-$(filter comparison-render/audiolm/%,$(RENDERINGS:%=comparison-render/%)): $(filter comparison-fit/audiolm/%,$(STAGES:%=comparison-fit/%))
-$(filter comparison-render/valle/%,$(RENDERINGS:%=comparison-render/%)): $(filter comparison-fit/valle/%,$(STAGES:%=comparison-fit/%))
-.PHONY: $(RENDERINGS:%=comparison-render/%)
-$(RENDERINGS:%=comparison-render/%): comparison-render/%: comparison-budget tokens-small
+$(filter comparison-render/audiolm/%,$(RENDERS)): $(filter comparison-fit/audiolm/%,$(FITS))
+$(filter comparison-render/valle/%,$(RENDERS)): $(filter comparison-fit/valle/%,$(FITS))
+.PHONY: $(RENDERS)
+$(RENDERS): comparison-render/%: comparison-budget tokens-small
 	$(SOUNDSTORM) predict -c configs/$*.yaml $(LIMIT)
 
 # The times come last and one after another: nothing else may run while they are taken. DURATIONS='[2.0, 5.0]' for these only.
-comparison: $(RENDERINGS:%=comparison-render/%) scorers
+comparison: $(RENDERS) scorers
 	$(SOUNDSTORM) test -c configs/evaluate/comparison.yaml
 	for system in soundstorm audiolm valle valle2; do $(SOUNDSTORM) predict -c configs/speed/$$system.yaml \
 	  $(if $(DURATIONS),--trainer.callbacks.init_args.durations '$(DURATIONS)') || exit 1; done

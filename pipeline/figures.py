@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from pipeline.rows import CONDITIONS, SYSTEMS, Column, Results
+from pipeline.rows import SYSTEMS, Column, Results, Row
 from pipeline.sweeps import sweep_curves
 from pipeline.table import measure_cell
 from pipeline.timings import Speed
@@ -204,7 +204,7 @@ def draw_iterations(results: Results, file: Path, resamples: int) -> str | None:
                 points.append((sweep, cell.value, cell.value - cell.low, cell.high - cell.value))
             iterations, values, below, above = np.array(points, dtype=float).T
             errors = np.nan_to_num(np.clip(np.stack([below, above]), 0, None))
-            label = f"{_system_name(system)}, {CONDITIONS.get(condition, condition)}"
+            label = f"{_system_name(system)}, {Row(condition, system).condition_name}"
             axes.errorbar(iterations, values, yerr=errors, **_style(number), capsize=3, label=label)
             shown += [int(value) for value in iterations if int(value) not in shown]
         axes.set_xscale("log", base=2)

@@ -88,11 +88,7 @@ def _join(known: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None
     if not more or any(known.get(fact) != other.get(fact) for fact in ("seed", "seconds", "prompt_seconds")):
         return None
     problems = {key: problem for key, problem in other["problems"].items() if key.partition("/")[0] in more}
-    by_scorer = {
-        name: {**other.get(name, {}), **known.get(name, {})}
-        for name in ("scores", "revisions", "normalizers")
-        if name in known or name in other
-    }
+    by_scorer = {name: {**other[name], **known[name]} for name in ("scores", "revisions", "normalizers")}
     return {**known, **by_scorer, "problems": {**problems, **known["problems"]}}
 
 

@@ -44,6 +44,7 @@ def read_folder(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     for number, line in enumerate(split_lines(text), start=1):
         try:
             utterance = json.loads(line)
+            utterance.setdefault("normalizers", {})  # which results of old do not have
             _check_utterance(utterance, measures)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -93,7 +94,6 @@ def _check_texts(entries: Sequence[dict[str, Any]], *keys: str) -> None:
 
 def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Measure]]) -> None:
     """Insist that a line of ``results.jsonl`` holds all that a report needs, and numbers where it computes."""
-    utterance.setdefault("normalizers", {})  # which results of old do not have
     for key in ("problems", "revisions", "normalizers"):
         if not isinstance(utterance[key], dict):
             raise TypeError(f"{key} is {utterance[key]!r}, no mapping")
@@ -103,9 +103,7 @@ def _check_utterance(utterance: dict[str, Any], measures: Sequence[tuple[str, Me
     for key in ("text", "speaker", "clip"):
         if not isinstance(utterance.get(key), str | None):
             raise TypeError(f"{key} is {utterance[key]!r}, no text")
-    for key in ("id", "condition", "system", "split"):
-        if not isinstance(utterance[key], str):
-            raise TypeError(f"{key} is {utterance[key]!r}, no text")
+    _check_texts([utterance], "id", "condition", "system", "split")
     for key in ("condition", "system"):
         if not utterance[key].isprintable():
             raise ValueError(f"{key} is {utterance[key]!r}, no name")

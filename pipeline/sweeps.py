@@ -19,17 +19,18 @@ def sweep_curves(results: Results) -> dict[str, dict[tuple[str, str], dict[int, 
         Where the iterations are varied -> system and condition -> iterations, ascending -> row.
     """
     curves: dict[str, dict[tuple[str, str], dict[int, Row]]] = {}
-    for row in results.rows:
+    rows = results.rows
+    for row in rows:
         if (sweep := row.sweep) is not None:
             points = curves.setdefault(sweep.levels, {}).setdefault((sweep.system, row.condition), {})
             points[sweep.iterations] = row
     cards = {Row(card["condition"], card["system"]): card for card in results.cards}
     for levels, of_levels in curves.items():
-        swept = {row: found for row, card in cards.items() if (found := _split(card, levels)) is not None}
+        swept = {row: found for row in rows if row in cards and (found := _split(cards[row], levels)) is not None}
         for key, points in of_levels.items():
             others = [swept[row][1] for row in points.values() if row in swept]
             for row, (iterations, rest) in swept.items():
-                if rest in others and row in results.rows:
+                if rest in others:
                     points.setdefault(iterations, row)
             of_levels[key] = dict(sorted(points.items()))
     return curves

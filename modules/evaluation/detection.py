@@ -100,7 +100,7 @@ class DetectionTraining(LightningModule):
             self.add_module(f"{stage}_recall", GroupedRatio(len(CLASSES)))
             self.add_module(f"{stage}_all", MetricCollection({"eer": BinaryEER(THRESHOLDS)}))
             pair = {"accuracy_generated": BinaryAccuracy(), "eer_generated": BinaryEER(THRESHOLDS)}
-            self.add_module(f"{stage}_pair", MetricCollection({**pair}, compute_groups=False))
+            self.add_module(f"{stage}_pair", MetricCollection({**pair}))
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule; speech features are not trained."""
