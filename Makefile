@@ -10,6 +10,8 @@ endif
 
 # Threads that wait for one another go to sleep soon: on a busy machine that is ten times faster.
 export GOMP_SPINCOUNT ?= 2000
+# Where this is set, as in many container images, every command would compile all of torch again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
   ablation-tokens ablation-reconstruction ablation training-budget ablation-training test check lock

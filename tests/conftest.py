@@ -1,6 +1,10 @@
 """What all tests share. Those marked ``slow`` run only when asked for: ``python -m pytest -m slow``."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 # Before any import of a library that reads it: no test reaches a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,3 +27,28 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def run_script(tmp_path_factory):
+    """Run a script as a process of its own, which may fork ranks, without importing torch anew."""
+    root = Path(__file__).parents[1]
+    server = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("forks.py")], text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
+    )  # fmt: skip
+
+    def run(script, *arguments, timeout=240, **environment):
+        folder = tmp_path_factory.mktemp("script")
+        arguments = [str(argument) for argument in arguments]
+        task = {"script": str(script), "arguments": arguments, "folder": str(folder), "environment": environment}
+        server.stdin.write(json.dumps(task | {"timeout": timeout}) + "\n")
+        server.stdin.flush()
+        code = json.loads(server.stdout.readline())
+        out, err = ((folder / name).read_text() for name in ("stdout", "stderr"))
+        assert code is not None, f"{script} took longer than {timeout} s: {err[-3000:]}"
+        return subprocess.CompletedProcess([script, *arguments], code, out, err)
+
+    yield run
+    server.stdin.close()
+    server.wait()

@@ -1,10 +1,6 @@
 """What is not a number reaches neither weights, average, optimizer nor checkpoint, and is named."""
 
-import os
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -155,16 +151,9 @@ def test_what_is_usual_survives_a_resume(tmp_path):
     assert len(guard.state_dict()["usual"]["0"][0]) == 7
 
 
-def test_all_ranks_agree_when_one_has_a_bad_loss():
+def test_all_ranks_agree_when_one_has_a_bad_loss(run_script):
     """Only rank 1 sees NaN; both skip, both name the batch of rank 1, and end with equal weights."""
-    done = subprocess.run(
-        [sys.executable, __file__],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_script(__file__)
     assert done.returncode == 0, done.stderr[-3000:]
     reports = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
     assert len(reports) == 2

@@ -1,9 +1,6 @@
 """A token set is written once and completely, however often the writing is interrupted."""
 
-import os
 import runpy
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -127,19 +124,11 @@ def test_data_that_cannot_leave_ids_out_are_refused(speech, tmp_path):
         predict(speech, tmp_path / "set", data=Data())
 
 
-def test_two_ranks_write_every_id_once_and_finish_what_was_begun(speech, tmp_path):
+def test_two_ranks_write_every_id_once_and_finish_what_was_begun(run_script, speech, tmp_path):
     with pytest.raises(RuntimeError, match="power"):
         predict(speech, tmp_path / "begun", Ramp(fail_at=4))
     assert len(done_ids(tmp_path / "begun")) == 8  # one clip and the bad files are left: fewer than ranks have batches
-    root = SCRIPT.parents[2]
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), str(speech), str(tmp_path / "new"), str(tmp_path / "begun")],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    run = run_script(SCRIPT, speech, tmp_path / "new", tmp_path / "begun")
     assert run.returncode == 0, run.stderr
     for name in ("new", "begun"):
         assert written(tmp_path / name) == once(range(9))

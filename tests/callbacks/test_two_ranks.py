@@ -1,9 +1,6 @@
 """Two processes leave what one would: every utterance once, and the same numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +10,14 @@ import soundfile
 SCRIPT = Path(__file__).with_name("render_on_two_ranks.py")
 
 
-def test_two_ranks_leave_what_one_leaves(tmp_path):
+def test_two_ranks_leave_what_one_leaves(run_script, tmp_path):
     random = np.random.default_rng(0)
     lines = ["path,text,speaker"]
     for id, seconds in zip("abcde", (0.5, 0.6, 0.7, 0.8, 0.9), strict=True):  # three for one rank, two for the other
         soundfile.write(tmp_path / f"{id}.wav", random.normal(0, seconds / 10, int(seconds * 16_000)), 16_000)
         lines.append(f"{id}.wav,hello,ann")
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
-    )
+    done = run_script(SCRIPT, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     two, one = tmp_path / "on_2", tmp_path / "on_1"
     for file in ("set/manifest.jsonl", "results/results.jsonl"):

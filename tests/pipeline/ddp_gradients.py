@@ -1,12 +1,14 @@
-"""A callback that holds the gradients of the first step on two ranks against those of their joint batch on one."""
+"""`soundstorm` that holds the gradients of the first step on two ranks against those of their joint batch on one."""
 
 import copy
+import sys
 
 import torch
 from lightning import Callback, Trainer
 from torch.distributed.tensor import DTensor
 
 from modules.soundstorm import SoundStorm
+from pipeline.cli import console
 
 batches, gradients, start = [], {}, {}
 
@@ -53,3 +55,8 @@ class Recorder(Callback):
                 gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
             )
         print("gradients agree")
+
+
+if __name__ == "__main__":
+    sys.modules["ddp_gradients"] = sys.modules["__main__"]  # the configuration names it
+    console()

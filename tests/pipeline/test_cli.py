@@ -1,7 +1,5 @@
 """Stages through the command line, and the traps of LightningCLI."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -163,31 +161,16 @@ FSDP2 = {
 
 @pytest.mark.parametrize(
     ("strategy", "averaging"),
-    [pytest.param("ddp", [EMA], id="ddp with EMA"), pytest.param(FSDP2, [], id="fsdp2", marks=pytest.mark.slow)],
+    [pytest.param("ddp_fork", [EMA], id="ddp with EMA"), pytest.param(FSDP2, [], id="fsdp2", marks=pytest.mark.slow)],
 )
-def test_two_ranks_train_as_one_rank_with_the_joint_batch(config, tmp_path, strategy, averaging):
+def test_two_ranks_train_as_one_rank_with_the_joint_batch(run_script, config, tmp_path, strategy, averaging):
     """The gradients of the first step are those of one process that sees both batches."""
     edit(config, lambda c: c["trainer"].update(strategy=strategy))
     edit(config, lambda c: c["trainer"]["callbacks"].extend([*averaging, {"class_path": "ddp_gradients.Recorder"}]))
-    here = Path(__file__).parent
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pipeline",
-            "fit",
-            "-c",
-            str(config),
-            "--trainer.devices=2",
-            "--trainer.max_steps=2",
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{here.parents[1]}"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    run = run_script(
+        Path(__file__).with_name("ddp_gradients.py"), "fit", "-c", config,
+        "--trainer.devices=2", "--trainer.max_steps=2", f"--trainer.default_root_dir={tmp_path}",
+    )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert "gradients agree" in run.stdout
 

@@ -5,9 +5,6 @@ The suite runs what proves it; all combinations of optimizer, workers and ranks 
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,27 +14,20 @@ HERE = Path(__file__).parent
 FAST, SLOW = ["workers", "ranks", "term"], ["adamw", "muon", "ranks-workers", "accumulate", "term-ranks"]
 
 
-def run(folder, cases):
-    done = subprocess.run(
-        [sys.executable, HERE / "fits.py", folder, *cases],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+def run(run_script, folder, cases):
+    done = run_script(HERE / "fits.py", folder, *cases, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done.stderr
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("fits"), FAST)
+def fast(run_script, tmp_path_factory):
+    return run(run_script, tmp_path_factory.mktemp("fits"), FAST)
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("fits"), SLOW)
+def slow(run_script, tmp_path_factory):
+    return run(run_script, tmp_path_factory.mktemp("fits"), SLOW)
 
 
 def flatten(value, name=""):

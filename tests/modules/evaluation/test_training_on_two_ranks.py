@@ -1,8 +1,6 @@
 """Scorers that are trained and tested on several devices."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +8,11 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(run_script, tmp_path_factory):
     """What one rank and what two ranks left."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = Path(__file__).with_name("training_on_two_ranks.py")
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True, timeout=240)
+    done = run_script(Path(__file__).with_name("training_on_two_ranks.py"), folder)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
