@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 2000
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
-  ablation-tokens ablation-reconstruction ablation training-budget ablation-training test check lock
+  shipped ablation-reconstruction ablation training-budget ablation-training test check lock
 
 setup: $(VENV)/ready
 
@@ -126,21 +126,42 @@ comparison: $(RENDERS) scorers
 	  $(if $(DURATIONS),--trainer.callbacks.init_args.durations '$(DURATIONS)') || exit 1; done
 	$(SOUNDSTORM) report runs/comparison/results runs/comparison/speed --output runs/comparison/report
 
-# What each of the decoder's settings does to the shipped system, on the recordings of data/test.csv (or CLIPS of them).
-SHIPPED := --data.init_args.token_sets runs/tokens/shipped --data.init_args.predict.init_args.split test
-SCHEDULES := $(basename $(notdir $(wildcard configs/schedule/*.yaml)))
+# The shipped system's table: on CLIPS recordings (by default 200) of data/test.csv and data/heldout.csv, scored apart, as the
+# two may be of different kinds. PRECISION=bf16-mixed where the processor computes in it.
+SHIPPED := --data.init_args.token_sets runs/tokens/shipped
+HEARD_BY_NO_PART := test heldout
+PRECISION ?= 32-true
 
-ablation-tokens: data/test.csv setup
+.PHONY: $(HEARD_BY_NO_PART:%=shipped-tokens/%) $(HEARD_BY_NO_PART:%=shipped-table/%)
+$(HEARD_BY_NO_PART:%=shipped-tokens/%): shipped-tokens/%: data/%.csv | setup
 	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml --data.init_args.source.init_args.path $< \
-	  --trainer.callbacks.init_args.split test --trainer.callbacks.init_args.output_dir runs/tokens/shipped \
+	  --trainer.callbacks.init_args.split $* --trainer.callbacks.init_args.output_dir runs/tokens/shipped \
 	  --model.init_args.semantic.init_args.folder checkpoints/small-16k/semantic
 
-ablation-reconstruction: ablation-tokens
-	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml $(SHIPPED) $(LIMIT)
+CONDITIONS := reconstruction unprompted prompted
+.PHONY: $(CONDITIONS:%=shipped-render/%)
+$(CONDITIONS:%=shipped-render/%): shipped-render/%: $(HEARD_BY_NO_PART:%=shipped-tokens/%)
+	$(SOUNDSTORM) predict -c configs/generate/small_$*.yaml $(SHIPPED) --trainer.precision $(PRECISION) \
+	  --data.init_args.predict.init_args.limit $(or $(CLIPS),200)
+
+$(HEARD_BY_NO_PART:%=shipped-table/%): shipped-table/%: $(CONDITIONS:%=shipped-render/%) scorers
+	$(SOUNDSTORM) test -c configs/evaluate/small.yaml --data.init_args.reference.init_args.path data/$*.csv \
+	  --trainer.callbacks.init_args.output_dir runs/small/results/$*
+	$(SOUNDSTORM) report runs/small/results/$* --output runs/small/report/$*
+
+shipped: $(HEARD_BY_NO_PART:%=shipped-table/%)
+
+# What each of the decoder's settings does to the shipped system, on the recordings of data/test.csv (or CLIPS of them).
+SCHEDULES := $(basename $(notdir $(wildcard configs/schedule/*.yaml)))
+ABLATED := $(SHIPPED) --data.init_args.predict.init_args.split test $(LIMIT)
+
+ablation-reconstruction: shipped-tokens/test
+	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml $(ABLATED) \
+	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/reconstruction
 
 .PHONY: $(SCHEDULES:%=ablation-render/%)
-$(SCHEDULES:%=ablation-render/%): ablation-render/%: ablation-tokens
-	$(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml $(SHIPPED) $(LIMIT) \
+$(SCHEDULES:%=ablation-render/%): ablation-render/%: shipped-tokens/test
+	$(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml $(ABLATED) --trainer.precision $(PRECISION) \
 	  --model.init_args.schedule configs/schedule/$*.yaml --trainer.callbacks.init_args.system soundstorm-$* \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$*
 
