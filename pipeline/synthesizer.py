@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from math import ceil
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from modules.codec.soundstream import SoundStream
 from modules.model_folder import CONFIG_FILE, WEIGHTS_FILE, find_folder, missing_files, read_config, write_config
 from modules.semantic import SemanticTokenizer
 from modules.soundstorm import DecodingSchedule, decode
+from modules.soundstorm.chunks import chunk_sizes
 from modules.soundstorm.decoding import PassTrace
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
 from modules.tokenization.alignment import align_tokens
@@ -143,7 +143,7 @@ class SpeechSynthesizer(nn.Module):
         rate = self.codec.frame_rate
         overlap, width = round(self.prompt_seconds * rate), round(self.chunk_seconds * rate)
         device = self.network.head_bias.device
-        sizes = _chunk_sizes(len(semantic), width - prompt.shape[1], width - overlap)
+        sizes = chunk_sizes(len(semantic), width - prompt.shape[1], width - overlap)
         made = []
         for number, target in enumerate(semantic.split(sizes)):
             generated, passes = decode(
@@ -174,7 +174,7 @@ class SpeechSynthesizer(nn.Module):
     def _semantic(self, audio: Tensor) -> Tensor:
         hop = self.codec.hop_length
         width = round(SEGMENT_SECONDS * self.codec.frame_rate)
-        sizes = _chunk_sizes(-(-len(audio) // hop), width, width)
+        sizes = chunk_sizes(-(-len(audio) // hop), width, width)
         tokens, start = [], 0
         for size in sizes:
             part = audio[start * hop : (start + size) * hop]
@@ -260,14 +260,6 @@ class SpeechSynthesizer(nn.Module):
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         return api.upload_folder(repo_id=repo_id, folder_path=str(folder), run_as_future=False).commit_url
-
-
-def _chunk_sizes(num_frames: int, first: int, later: int) -> list[int]:
-    """Divide frames into a chunk of at most ``first`` and others of at most ``later <= first``, about as long."""
-    count = ceil(max(0, num_frames - first) / later)
-    lead = max(ceil(num_frames / (count + 1)), num_frames - count * later)
-    rest = num_frames - lead
-    return [lead, *(rest * (i + 1) // count - rest * i // count for i in range(count))]
 
 
 def _check_tokens(part: str, mine: list[dict[str, Any] | None], trained: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """SoundStorm: masked prediction of RVQ tokens from semantic tokens, decoded level by level in parallel."""
 
+from modules.soundstorm.chunks import Chunking, decode_in_chunks
 from modules.soundstorm.decoding import PassTrace, decode
 from modules.soundstorm.masking import Draw, MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.module import SoundStorm
@@ -7,6 +8,7 @@ from modules.soundstorm.network import SoundStormNetwork
 from modules.soundstorm.schedule import DecodingSchedule, Pass
 
 __all__ = [
+    "Chunking",
     "DecodingSchedule",
     "Draw",
     "MaskingOptions",
@@ -16,5 +18,6 @@ __all__ = [
     "SoundStormNetwork",
     "apply_masks",
     "decode",
+    "decode_in_chunks",
     "draw_masks",
 ]

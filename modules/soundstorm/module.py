@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from modules.batches import GeneratedBatch, TokenBatch
+from modules.soundstorm.chunks import Chunking, decode_in_chunks
 from modules.soundstorm.decoding import decode
 from modules.soundstorm.masking import MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.network import SoundStormNetwork
@@ -27,6 +28,8 @@ class SoundStorm(TokenStage, TokenGenerator):
         schedule: How :meth:`generate` decodes; the paper's schedule if None.
         masking: Departures from the paper's training mask; none if None.
         validation_prompt_frames: Prompt length of prompted validation, at most half of an utterance.
+        chunking: How :meth:`generate` divides utterances longer than the network was trained on; whole ones, as in the
+            paper, if None.
     """
 
     network: SoundStormNetwork
@@ -39,18 +42,20 @@ class SoundStorm(TokenStage, TokenGenerator):
         schedule: DecodingSchedule | None = None,
         masking: MaskingOptions | None = None,
         validation_prompt_frames: int = 150,
+        chunking: Chunking | None = None,
     ) -> None:
         super().__init__(network, optimizer, lr_scheduler)
         self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (network.num_quantizers - 1))
         self.masking = masking or MaskingOptions()
         self.validation_prompt_frames = validation_prompt_frames
+        self.chunking = chunking
         self.unprompted_prediction = TokenPrediction(network.num_quantizers)
         self.prompted_prediction = TokenPrediction(network.num_quantizers)
 
     @property
     def sampling_settings(self) -> dict[str, Any]:
-        """The decoding schedule."""
-        return asdict(self.schedule)
+        """The decoding schedule, and how long utterances are divided where they are."""
+        return asdict(self.schedule) | (asdict(self.chunking) if self.chunking else {})
 
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
         """Mask a batch as in training and predict what was masked, each example at its level."""
@@ -109,13 +114,9 @@ class SoundStorm(TokenStage, TokenGenerator):
             The codes, prompts included.
         """
         prompt = batch.codes[:, :, : int(batch.prompt_frames.max())]
-        codes = decode(
-            self.network,
-            batch.semantic,
-            prompt,
-            batch.lengths,
-            schedule or self.schedule,
-            batch.seeds,
-            prompt_lengths=batch.prompt_frames,
-        )
+        arguments = (self.network, batch.semantic, prompt, batch.lengths, schedule or self.schedule, batch.seeds)
+        if self.chunking is None:
+            codes = decode(*arguments, prompt_lengths=batch.prompt_frames)
+        else:
+            codes = decode_in_chunks(*arguments, batch.prompt_frames, self.chunking)
         return GeneratedBatch.of(batch, codes)

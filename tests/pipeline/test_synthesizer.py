@@ -9,10 +9,10 @@ import torch
 
 from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
-from modules.soundstorm import DecodingSchedule, SoundStormNetwork
+from modules.soundstorm import Chunking, DecodingSchedule, SoundStormNetwork, decode_in_chunks
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, pretrained_network, save_network
 from pipeline.cli import main
-from pipeline.synthesizer import SpeechSynthesizer, _chunk_sizes
+from pipeline.synthesizer import SpeechSynthesizer
 
 
 def make_codec():
@@ -81,16 +81,6 @@ def test_a_seed_gives_the_same_speech_again_and_another_seed_another(synthesizer
     assert not torch.equal(first, third)
 
 
-@pytest.mark.parametrize(("first", "later"), [(10, 7), (7, 7)])
-def test_chunks_cover_everything_fit_and_are_about_as_long(first, later):
-    for frames in range(1, 200):
-        sizes = _chunk_sizes(frames, first, later)
-        assert sum(sizes) == frames
-        assert sizes[0] <= first
-        assert all(0 < size <= later for size in sizes[1:])
-        assert max(sizes) - min(sizes) <= first - later + 2
-
-
 def test_each_chunk_goes_on_from_the_end_of_the_one_before(synthesizer, monkeypatch):
     import pipeline.synthesizer as module
 
@@ -116,6 +106,23 @@ def test_each_chunk_goes_on_from_the_end_of_the_one_before(synthesizer, monkeypa
         assert prompt.shape[1] == 75
         assert torch.equal(prompt, before[:, -75:])
         assert torch.equal(next_sentence[:75], sentence[-75:])
+
+
+def test_a_batch_is_decoded_in_chunks_as_each_of_its_utterances_is(synthesizer):
+    """What a table measures is what the synthesizer says."""
+    lengths, given, seeds = torch.tensor([500, 160, 231, 90, 40]), torch.tensor([60, 0, 75, 0, 40]), torch.arange(5) * 9
+    semantic, prompt = torch.randint(10, (5, 500)), torch.randint(16, (5, 2, 75))
+    codes = decode_in_chunks(
+        synthesizer.network, semantic, prompt, lengths, synthesizer.schedule, seeds, given, Chunking(200, 75)
+    )
+    assert codes.shape == (5, 2, 500)
+    for row, (length, start) in enumerate(zip(lengths.tolist(), given.tolist(), strict=True)):
+        assert torch.equal(codes[row, :, :start], prompt[row, :, :start])
+        assert not codes[row, :, length:].any()
+        if length > start:
+            said, before = semantic[row, :length].split([length - start, start][::-1])[::-1]
+            expected = synthesizer.generate(said, before, prompt[row, :, :start], int(seeds[row]))
+            assert torch.equal(codes[row, :, start:length], expected), row
 
 
 def test_a_long_recording_is_read_in_parts(synthesizer, tmp_path, monkeypatch):

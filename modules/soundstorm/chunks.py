@@ -1,0 +1,97 @@
+"""Utterances longer than a network was trained on, in chunks: the end of each prompts the next (slide-and-prompt)."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from modules.soundstorm.decoding import decode
+from modules.soundstorm.network import SoundStormNetwork
+from modules.soundstorm.schedule import DecodingSchedule
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How long utterances are divided. SoundStorm's paper does not: it decodes up to 30 s at once.
+
+    Attributes:
+        chunk_frames: Longest stretch decoded at once, what prompts it included.
+        overlap_frames: Most frames that prompt a chunk: those before it, given or decoded.
+
+    Raises:
+        ValueError: An overlap that leaves a chunk no room.
+    """
+
+    chunk_frames: int
+    overlap_frames: int = 150
+
+    def __post_init__(self) -> None:
+        if not 0 < self.overlap_frames < self.chunk_frames / 2:
+            raise ValueError(
+                f"overlap_frames={self.overlap_frames} must be positive and less than half of "
+                f"chunk_frames={self.chunk_frames}"
+            )
+
+
+def chunk_sizes(num_frames: int, first: int, later: int) -> list[int]:
+    """Divide frames into a chunk of at most ``first`` and others of at most ``later <= first``, about as long."""
+    count = ceil(max(0, num_frames - first) / later)
+    lead = max(ceil(num_frames / (count + 1)), num_frames - count * later)
+    rest = num_frames - lead
+    return [lead, *(rest * (i + 1) // count - rest * i // count for i in range(count))]
+
+
+def decode_in_chunks(
+    network: SoundStormNetwork,
+    semantic: Tensor,
+    prompt: Tensor,
+    lengths: Tensor,
+    schedule: DecodingSchedule,
+    seeds: Tensor,
+    prompt_lengths: Tensor,
+    chunking: Chunking,
+) -> Tensor:
+    """Generate acoustic tokens chunk after chunk; the rows that have a chunk of a number are decoded side by side.
+
+    Args:
+        network: The network.
+        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``.
+        prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``.
+        lengths: Real frames per row, prompt included, ``[B]``.
+        schedule: Passes and choices, the same for each chunk.
+        seeds: Seed per row, ``[B]``; the following integers are those of the following chunks.
+        prompt_lengths: Prompt frames per row, ``[B]``.
+        chunking: How rows are divided.
+
+    Returns:
+        Codes, int64 ``[B, Q, T]``, 0 beyond a row's length.
+    """
+    given = torch.arange(prompt.shape[2], device=prompt.device) < prompt_lengths[:, None, None]
+    codes = torch.zeros(
+        len(semantic), network.num_quantizers, semantic.shape[1], dtype=torch.int64, device=prompt.device
+    )
+    codes[:, :, : prompt.shape[2]] = torch.where(given, prompt, 0)
+    width, overlap = chunking.chunk_frames, chunking.overlap_frames
+    remaining = {}
+    for b, (length, done) in enumerate(zip(lengths.tolist(), prompt_lengths.tolist(), strict=True)):
+        sizes = chunk_sizes(length - done, width - min(done, overlap), width - overlap)
+        if length > done:
+            remaining[b] = (done, sizes)
+    number = 0
+    while remaining:
+        rows = list(remaining)
+        done, size = (torch.tensor(values) for values in zip(*((d, s[0]) for d, s in remaining.values()), strict=True))
+        start = (done - overlap).clamp(min=0)
+        known, length = done - start, done - start + size
+        frame = (start[:, None] + torch.arange(int(length.max()))).clamp(max=semantic.shape[1] - 1).to(codes.device)
+        before = frame[:, None, : int(known.max())].expand(-1, network.num_quantizers, -1)
+        new = decode(
+            network, semantic[rows].gather(1, frame), codes[rows].gather(2, before), length, schedule,
+            seeds[rows] + number, prompt_lengths=known,
+        )  # fmt: skip
+        for piece, b, first, frames in zip(new, rows, start.tolist(), length.tolist(), strict=True):
+            codes[b, :, first : first + frames] = piece[:, :frames]
+        number += 1
+        remaining = {b: (d + s[0], s[1:]) for b, (d, s) in remaining.items() if len(s) > 1}
+    return codes

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from modules.batches import TokenBatch
+from modules.soundstorm import Chunking, SoundStorm, SoundStormNetwork
+from modules.soundstorm.chunks import chunk_sizes
+
+
+@pytest.mark.parametrize(("first", "later"), [(10, 7), (7, 7)])
+def test_chunks_cover_everything_fit_and_are_about_as_long(first, later):
+    for frames in range(1, 200):
+        sizes = chunk_sizes(frames, first, later)
+        assert sum(sizes) == frames
+        assert sizes[0] <= first
+        assert all(0 < size <= later for size in sizes[1:])
+        assert max(sizes) - min(sizes) <= first - later + 2
+
+
+@pytest.mark.parametrize("overlap", [0, 50])
+def test_an_overlap_that_leaves_no_room_is_refused(overlap):
+    with pytest.raises(ValueError, match=f"overlap_frames={overlap} .* chunk_frames=100"):
+        Chunking(100, overlap)
+
+
+def test_the_module_decodes_no_stretch_beyond_a_chunk_and_says_so(monkeypatch):
+    network = SoundStormNetwork(16, 1, 2, 32, 5, 2, 16, 10)
+    widths = []
+    contextualize = network.contextualize
+    monkeypatch.setattr(network, "contextualize", lambda x, valid: widths.append(x.shape[1]) or contextualize(x, valid))
+    lengths = torch.tensor([130, 50])
+    batch = TokenBatch(
+        ["a", "b"], torch.randint(10, (2, 130)), torch.randint(16, (2, 2, 130)), lengths, torch.tensor([20, 20]),
+        torch.arange(2), ["", ""], ["", ""],
+    )  # fmt: skip
+    module = SoundStorm(network, chunking=Chunking(60, 20))
+    made = module.generate(batch)
+    assert made.codes.shape == (2, 2, 130)
+    assert torch.equal(made.codes[:, :, :20], batch.codes[:, :, :20])
+    assert max(widths) <= 60
+    assert module.sampling_settings["chunk_frames"] == 60
+    assert "chunk_frames" not in SoundStorm(network).sampling_settings
