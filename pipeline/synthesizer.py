@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +46,8 @@ class SpeechSynthesizer(nn.Module):
     """Says what a recording says, in the voice of another one or in a voice drawn at random.
 
     Speech becomes semantic tokens, SoundStorm makes acoustic tokens of them after those of the voice, the codec makes
-    audio of these. What is longer than the network was trained on is generated in chunks, each prompted by the end of
-    the chunk before (AudioLM's slide-and-prompt, which SoundStorm's paper uses for its baseline).
+    audio of these. What is longer than a chunk is generated in several, each prompted by the end of the chunk before
+    (AudioLM's slide-and-prompt, which SoundStorm's paper uses for its baseline).
 
     Args:
         codec: Audio to acoustic tokens and back.
@@ -66,7 +67,7 @@ class SpeechSynthesizer(nn.Module):
         semantic: SemanticTokenizer,
         trained: TrainedNetwork,
         schedule: DecodingSchedule | None = None,
-        chunk_seconds: float = 10.0,
+        chunk_seconds: float = 30.0,
         prompt_seconds: float = 3.0,
     ) -> None:
         super().__init__()
@@ -93,6 +94,7 @@ class SpeechSynthesizer(nn.Module):
         voice: str | PathLike[str] | None = None,
         seed: int = 0,
         on_chunk: Callable[[Chunk], None] | None = None,
+        on_pass: Callable[[int], None] | None = None,
     ) -> Synthesis:
         """Say what a recording says.
 
@@ -100,7 +102,8 @@ class SpeechSynthesizer(nn.Module):
             source: Audio file with the words, of any rate, length and number of channels.
             voice: Audio file whose first seconds give the voice, at least one second; None draws a voice.
             seed: Of all that is drawn.
-            on_chunk: Called after each chunk, to show progress or how the tokens came about.
+            on_chunk: Called after each chunk, to show how the tokens came about.
+            on_pass: Called after each pass with the number of all, to show progress.
 
         Returns:
             The speech.
@@ -113,7 +116,7 @@ class SpeechSynthesizer(nn.Module):
             prompt_semantic, prompt = semantic[:0], torch.zeros(self.network.num_quantizers, 0, dtype=torch.long)
         else:
             prompt_semantic, prompt = self._prompt(voice)
-        codes = self.generate(semantic, prompt_semantic, prompt, seed, on_chunk)
+        codes = self.generate(semantic, prompt_semantic, prompt, seed, on_chunk, on_pass)
         # In parts as well: a minute of speech fits anywhere.
         width = round(SEGMENT_SECONDS * self.codec.frame_rate)
         audio = torch.cat([self.codec.decode(part[None])[0] for part in codes.split(width, dim=1)])
@@ -127,6 +130,7 @@ class SpeechSynthesizer(nn.Module):
         prompt: Tensor,
         seed: int = 0,
         on_chunk: Callable[[Chunk], None] | None = None,
+        on_pass: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Generate codes for semantic tokens of any length.
 
@@ -135,7 +139,8 @@ class SpeechSynthesizer(nn.Module):
             prompt_semantic: What the voice says, int64 ``[P]``.
             prompt: How, codes ``[Q, P]``.
             seed: Of all that is drawn.
-            on_chunk: Called after each chunk, to show progress or how the tokens came about.
+            on_chunk: Called after each chunk, to show how the tokens came about.
+            on_pass: Called after each pass with the number of all, to show progress.
 
         Returns:
             Codes ``[Q, T]``, without those of the voice.
@@ -144,6 +149,7 @@ class SpeechSynthesizer(nn.Module):
         overlap, width = round(self.prompt_seconds * rate), round(self.chunk_seconds * rate)
         device = self.network.head_bias.device
         sizes = chunk_sizes(len(semantic), width - prompt.shape[1], width - overlap)
+        total = sum(self.schedule.count_passes(size) for size in sizes)
         made = []
         for number, target in enumerate(semantic.split(sizes)):
             generated, passes = decode(
@@ -153,6 +159,7 @@ class SpeechSynthesizer(nn.Module):
                 schedule=self.schedule,
                 seed=seed + number,
                 return_trace=True,
+                on_pass=partial(on_pass, total) if on_pass else None,
             )
             codes = generated[0].cpu()
             made.append(codes[:, prompt.shape[1] :])

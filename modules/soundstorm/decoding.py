@@ -5,7 +5,7 @@ pass waits for a value from the device. Each row draws from its own random strea
 its noise is laid out by frame: a row's codes do not depend on the batch it is decoded in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -41,6 +41,7 @@ def decode(
     seed: int | Sequence[int] | Tensor = ...,
     return_trace: Literal[False] = ...,
     prompt_lengths: Tensor | None = ...,
+    on_pass: Callable[[], None] | None = ...,
 ) -> Tensor: ...
 @overload
 def decode(
@@ -53,6 +54,7 @@ def decode(
     *,
     return_trace: Literal[True],
     prompt_lengths: Tensor | None = ...,
+    on_pass: Callable[[], None] | None = ...,
 ) -> tuple[Tensor, list[PassTrace]]: ...
 @torch.no_grad()
 def decode(
@@ -64,6 +66,7 @@ def decode(
     seed: int | Sequence[int] | Tensor = 0,
     return_trace: bool = False,
     prompt_lengths: Tensor | None = None,
+    on_pass: Callable[[], None] | None = None,
 ) -> Tensor | tuple[Tensor, list[PassTrace]]:
     """Generate acoustic tokens for semantic tokens, level by level from coarse to fine.
 
@@ -77,6 +80,7 @@ def decode(
             own to get different readings of the same tokens.
         return_trace: Return also what each pass did.
         prompt_lengths: Prompt frames per row, ``[B]``, where rows differ; P if None.
+        on_pass: Called after each pass, to show progress.
 
     Returns:
         Codes, int64 ``[B, Q, T]``, 0 beyond a row's length; with ``return_trace`` also the passes in order.
@@ -93,6 +97,8 @@ def decode(
             run.begin_level()
             for iteration in range(run.num_passes(level)):
                 trace.append(run.step(level, iteration))
+                if on_pass:
+                    on_pass()
         return (run.result(), trace) if return_trace else run.result()
 
 

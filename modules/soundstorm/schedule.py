@@ -88,6 +88,15 @@ class DecodingSchedule:
         """Forward passes over a whole utterance: 27 with the paper's iterations."""
         return sum(self.iterations) + self.remask_passes * sum(i > 1 for i in self.iterations)
 
+    def count_passes(self, num_frames: int) -> int:
+        """Count the forward passes for an utterance: :attr:`num_passes`, or fewer where it is very short.
+
+        Args:
+            num_frames: Frames to generate.
+        """
+        units = -(-num_frames // self.span_length)
+        return sum(len(self.plan(units, level)) for level in range(len(self.iterations)))
+
     def plan(self, num_targets: int, level: int) -> list[Pass]:
         """Plan the passes of one level.
 

@@ -108,6 +108,15 @@ def test_each_chunk_goes_on_from_the_end_of_the_one_before(synthesizer, monkeypa
         assert torch.equal(next_sentence[:75], sentence[-75:])
 
 
+@pytest.mark.parametrize(("frames", "iterations"), [(500, (4, 1)), (2, (4, 3))])
+def test_every_pass_is_counted_and_all_are_known_at_the_first(synthesizer, monkeypatch, frames, iterations):
+    monkeypatch.setattr(synthesizer, "schedule", DecodingSchedule(iterations=iterations))
+    semantic, totals = torch.randint(10, (frames,)), []
+    synthesizer.generate(semantic, semantic[:0], torch.zeros(2, 0, dtype=torch.long), on_pass=totals.append)
+    assert totals == [len(totals)] * len(totals)
+    assert len(totals) > 2
+
+
 def test_a_batch_is_decoded_in_chunks_as_each_of_its_utterances_is(synthesizer):
     """What a table measures is what the synthesizer says."""
     lengths, given, seeds = torch.tensor([500, 160, 231, 90, 40]), torch.tensor([60, 0, 75, 0, 40]), torch.arange(5) * 9
