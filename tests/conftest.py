@@ -38,11 +38,11 @@ def run_script(tmp_path_factory):
         stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
     )  # fmt: skip
 
-    def run(script, *arguments, timeout=240, **environment):
+    def run(script, *arguments, timeout=240):
         folder = tmp_path_factory.mktemp("script")
         arguments = [str(argument) for argument in arguments]
-        task = {"script": str(script), "arguments": arguments, "folder": str(folder), "environment": environment}
-        server.stdin.write(json.dumps(task | {"timeout": timeout}) + "\n")
+        task = {"script": str(script), "arguments": arguments, "folder": str(folder), "timeout": timeout}
+        server.stdin.write(json.dumps(task) + "\n")
         server.stdin.flush()
         code = json.loads(server.stdout.readline())
         out, err = ((folder / name).read_text() for name in ("stdout", "stderr"))

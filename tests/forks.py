@@ -13,23 +13,19 @@ import traceback
 from pathlib import Path
 
 # So that the forked processes need not import them.
-import lightning.pytorch  # noqa: F401
+import lightning.pytorch.cli  # noqa: F401
 import torch
 
-import callbacks  # noqa: F401
-import datamodules  # noqa: F401
 import modules.evaluation
 import modules.soundstorm  # noqa: F401
-import pipeline.cli  # noqa: F401
 
 
-def become(script: str, arguments: list[str], folder: str, environment: dict[str, str]) -> int:
+def become(script: str, arguments: list[str], folder: str) -> int:
     """Be a process that was started with this script."""
     os.setsid()
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
-    os.environ |= environment
     sys.path[:0] = [str(Path(script).parent)]
     sys.argv = [script, *arguments]
     try:

@@ -75,9 +75,8 @@ def decode_in_chunks(
     width, overlap = chunking.chunk_frames, chunking.overlap_frames
     remaining = {}
     for b, (length, done) in enumerate(zip(lengths.tolist(), prompt_lengths.tolist(), strict=True)):
-        sizes = chunk_sizes(length - done, width - min(done, overlap), width - overlap)
         if length > done:
-            remaining[b] = (done, sizes)
+            remaining[b] = (done, chunk_sizes(length - done, width - min(done, overlap), width - overlap))
     number = 0
     while remaining:
         rows = list(remaining)

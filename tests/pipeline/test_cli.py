@@ -161,7 +161,7 @@ FSDP2 = {
 
 @pytest.mark.parametrize(
     ("strategy", "averaging"),
-    [pytest.param("ddp_fork", [EMA], id="ddp with EMA"), pytest.param(FSDP2, [], id="fsdp2", marks=pytest.mark.slow)],
+    [pytest.param("ddp", [EMA], id="ddp with EMA"), pytest.param(FSDP2, [], id="fsdp2", marks=pytest.mark.slow)],
 )
 def test_two_ranks_train_as_one_rank_with_the_joint_batch(run_script, config, tmp_path, strategy, averaging):
     """The gradients of the first step are those of one process that sees both batches."""
