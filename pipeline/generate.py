@@ -6,8 +6,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datamodules.audio_export import audio_format, write_audio
+from modules.soundstorm.chunks import Chunk
 from pipeline.raster import draw_raster
-from pipeline.synthesizer import Chunk, SpeechSynthesizer
+from pipeline.synthesizer import SpeechSynthesizer
 
 
 def generate(
@@ -58,4 +59,4 @@ def generate(
     write_audio(out, result.audio.numpy(), result.sample_rate, comment)
     print(f"{out}: {len(result.audio) / result.sample_rate:.2f} s of synthetic speech")
     if picture is not None:
-        draw_raster(chunks[0].codes, chunks[0].passes, synthesizer.codec.frame_rate, picture)
+        draw_raster(chunks[0].codes[0].cpu(), chunks[0].passes, synthesizer.codec.frame_rate, picture)

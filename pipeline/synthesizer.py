@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,8 @@ from datamodules.audio_files import AudioReader, UnusableAudio
 from modules.codec.soundstream import SoundStream
 from modules.model_folder import CONFIG_FILE, WEIGHTS_FILE, find_folder, missing_files, read_config, write_config
 from modules.semantic import SemanticTokenizer
-from modules.soundstorm import DecodingSchedule, decode
-from modules.soundstorm.chunks import chunk_sizes
-from modules.soundstorm.decoding import PassTrace
+from modules.soundstorm import Chunking, DecodingSchedule, decode_in_chunks
+from modules.soundstorm.chunks import Chunk, chunk_sizes
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
 from modules.tokenization.alignment import align_tokens
 
@@ -31,15 +29,6 @@ class Synthesis(NamedTuple):
 
     audio: Tensor  # [N], float32 in [-1, 1]
     sample_rate: int  # Hz
-
-
-class Chunk(NamedTuple):
-    """A stretch of codes that was generated at once."""
-
-    number: int  # from 1
-    total: int
-    codes: Tensor  # [Q, T], what it was prompted by included
-    passes: list[PassTrace]  # how it came about
 
 
 class SpeechSynthesizer(nn.Module):
@@ -75,13 +64,10 @@ class SpeechSynthesizer(nn.Module):
         # A distilled tokenizer may stand in for its teacher.
         stand_in = [semantic.identity(), getattr(semantic.features, "teacher", None)]
         _check_tokens("semantic", stand_in, trained.tokens["semantic"])
-        if not 0 < prompt_seconds < chunk_seconds / 2:
-            raise ValueError(
-                f"prompt_seconds={prompt_seconds} must be positive and less than half of chunk_seconds={chunk_seconds}"
-            )
         self.codec, self.semantic, self.network, self.tokens = codec.eval(), semantic.eval(), *trained
         self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (self.network.num_quantizers - 1))
         self.chunk_seconds, self.prompt_seconds = chunk_seconds, prompt_seconds
+        self.chunking = Chunking(*(round(seconds * codec.frame_rate) for seconds in (chunk_seconds, prompt_seconds)))
 
     @property
     def sample_rate(self) -> int:
@@ -145,29 +131,20 @@ class SpeechSynthesizer(nn.Module):
         Returns:
             Codes ``[Q, T]``, without those of the voice.
         """
-        rate = self.codec.frame_rate
-        overlap, width = round(self.prompt_seconds * rate), round(self.chunk_seconds * rate)
-        device = self.network.head_bias.device
-        sizes = chunk_sizes(len(semantic), width - prompt.shape[1], width - overlap)
-        total = sum(self.schedule.count_passes(size) for size in sizes)
-        made = []
-        for number, target in enumerate(semantic.split(sizes)):
-            generated, passes = decode(
-                self.network,
-                torch.cat([prompt_semantic, target])[None].to(device),
-                prompt[None].to(device),
-                schedule=self.schedule,
-                seed=seed + number,
-                return_trace=True,
-                on_pass=partial(on_pass, total) if on_pass else None,
-            )
-            codes = generated[0].cpu()
-            made.append(codes[:, prompt.shape[1] :])
-            # What was just said, and how, is what the next chunk goes on from.
-            prompt_semantic, prompt = torch.cat([prompt_semantic, target])[-overlap:], codes[:, -overlap:]
-            if on_chunk:
-                on_chunk(Chunk(number + 1, len(sizes), codes, passes))
-        return torch.cat(made, dim=1)
+        given, sentence = len(prompt_semantic), torch.cat([prompt_semantic, semantic])
+        codes = decode_in_chunks(
+            self.network,
+            sentence[None].to(self._device),
+            prompt[None].to(self._device),
+            torch.tensor([len(sentence)]),
+            self.schedule,
+            torch.tensor([seed]),
+            torch.tensor([given]),
+            self.chunking,
+            on_chunk,
+            on_pass,
+        )
+        return codes[0, :, given:].cpu()
 
     def _prompt(self, voice: str | PathLike[str]) -> tuple[Tensor, Tensor]:
         audio = self._read(voice)[: round(self.prompt_seconds * self.sample_rate)]

@@ -1,12 +1,15 @@
 """Utterances longer than a network was trained on, in chunks: the end of each prompts the next (slide-and-prompt)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modules.soundstorm.decoding import decode
+from modules.soundstorm.decoding import PassTrace, decode
 from modules.soundstorm.network import SoundStormNetwork
 from modules.soundstorm.schedule import DecodingSchedule
 
@@ -34,6 +37,16 @@ class Chunking:
             )
 
 
+class Chunk(NamedTuple):
+    """Stretches of codes that were decoded at once, one of each row that is not done yet."""
+
+    number: int  # from 1
+    total: int  # of the row that has most
+    rows: list[int]
+    codes: Tensor  # [R, Q, T'], what each was prompted by included, 0 beyond a stretch
+    passes: list[PassTrace]  # how it came about
+
+
 def chunk_sizes(num_frames: int, first: int, later: int) -> list[int]:
     """Divide frames into a chunk of at most ``first`` and others of at most ``later <= first``, about as long."""
     count = ceil(max(0, num_frames - first) / later)
@@ -51,6 +64,8 @@ def decode_in_chunks(
     seeds: Tensor,
     prompt_lengths: Tensor,
     chunking: Chunking,
+    on_chunk: Callable[[Chunk], None] | None = None,
+    on_pass: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Generate acoustic tokens chunk after chunk; the rows that have a chunk of a number are decoded side by side.
 
@@ -63,6 +78,8 @@ def decode_in_chunks(
         seeds: Seed per row, ``[B]``; the following integers are those of the following chunks.
         prompt_lengths: Prompt frames per row, ``[B]``.
         chunking: How rows are divided.
+        on_chunk: Called after each chunk, to show how the tokens came about.
+        on_pass: Called after each pass with the number of all, to show progress.
 
     Returns:
         Codes, int64 ``[B, Q, T]``, 0 beyond a row's length.
@@ -73,24 +90,30 @@ def decode_in_chunks(
     )
     codes[:, :, : prompt.shape[2]] = torch.where(given, prompt, 0)
     width, overlap = chunking.chunk_frames, chunking.overlap_frames
-    remaining = {}
-    for b, (length, done) in enumerate(zip(lengths.tolist(), prompt_lengths.tolist(), strict=True)):
-        if length > done:
-            remaining[b] = (done, chunk_sizes(length - done, width - min(done, overlap), width - overlap))
-    number = 0
-    while remaining:
-        rows = list(remaining)
-        done, size = (torch.tensor(values) for values in zip(*((d, s[0]) for d, s in remaining.values()), strict=True))
-        start = (done - overlap).clamp(min=0)
-        known, length = done - start, done - start + size
+    sizes, done = {}, prompt_lengths.cpu().clone()
+    for b, (length, prompted) in enumerate(zip(lengths.tolist(), prompt_lengths.tolist(), strict=True)):
+        if length > prompted:
+            sizes[b] = chunk_sizes(length - prompted, width - min(prompted, overlap), width - overlap)
+    total = max(map(len, sizes.values()), default=0)
+    num_passes = sum(
+        max(schedule.count_passes(size[number]) for size in sizes.values() if len(size) > number)
+        for number in range(total)
+    )
+    for number in range(total):
+        rows = [b for b in sizes if len(sizes[b]) > number]
+        size = torch.tensor([sizes[b][number] for b in rows])
+        start = (done[rows] - overlap).clamp(min=0)
+        known, length = done[rows] - start, done[rows] - start + size
         frame = (start[:, None] + torch.arange(int(length.max()))).clamp(max=semantic.shape[1] - 1).to(codes.device)
         before = frame[:, None, : int(known.max())].expand(-1, network.num_quantizers, -1)
-        new = decode(
+        new, passes = decode(
             network, semantic[rows].gather(1, frame), codes[rows].gather(2, before), length, schedule,
-            seeds[rows] + number, prompt_lengths=known,
+            seeds[rows] + number, return_trace=True, prompt_lengths=known,
+            on_pass=partial(on_pass, num_passes) if on_pass else None,
         )  # fmt: skip
         for piece, b, first, frames in zip(new, rows, start.tolist(), length.tolist(), strict=True):
             codes[b, :, first : first + frames] = piece[:, :frames]
-        number += 1
-        remaining = {b: (d + s[0], s[1:]) for b, (d, s) in remaining.items() if len(s) > 1}
+        done[rows] += size
+        if on_chunk:
+            on_chunk(Chunk(number + 1, total, rows, new, passes))
     return codes

@@ -82,23 +82,25 @@ def test_a_seed_gives_the_same_speech_again_and_another_seed_another(synthesizer
 
 
 def test_each_chunk_goes_on_from_the_end_of_the_one_before(synthesizer, monkeypatch):
-    import pipeline.synthesizer as module
+    import modules.soundstorm.chunks as module
 
-    seen = []
+    seen, seeds = [], []
     plain = module.decode
 
-    def decode(network, semantic, prompt, **settings):
-        codes, passes = plain(network, semantic, prompt, **settings)
+    def decode(network, semantic, prompt, *others, **settings):
+        codes, passes = plain(network, semantic, prompt, *others, **settings)
         seen.append((semantic[0], prompt[0], codes[0]))
+        seeds.append(int(others[2]))
         return codes, passes
 
     monkeypatch.setattr(module, "decode", decode)
     semantic = torch.randint(10, (500,))
     done = []
     codes = synthesizer.generate(
-        semantic, semantic[:60], torch.randint(16, (2, 60)), on_chunk=lambda chunk: done.append(chunk[:2])
+        semantic, semantic[:60], torch.randint(16, (2, 60)), 7, on_chunk=lambda chunk: done.append(chunk[:2])
     )
     assert codes.shape == (2, 500)
+    assert seeds == [7 + i for i in range(len(seen))]
     assert done == [(i + 1, len(seen)) for i in range(len(seen))]
     assert len(seen) > 2
     assert all(len(sentence) <= 200 for sentence, _, _ in seen)
