@@ -68,7 +68,8 @@ class SoundStreamTraining(L.LightningModule):
         if discriminator and not (discriminator_optimizer and discriminator_scheduler):
             raise ValueError("a discriminator needs discriminator_optimizer and discriminator_scheduler")
         self.automatic_optimization = False
-        self.codec, self.losses, self.weights = codec, nn.ModuleDict(losses), weights
+        # A codec that was loaded comes in evaluation mode, which fit would leave it in: no level would ever be dropped.
+        self.codec, self.losses, self.weights = codec.train(), nn.ModuleDict(losses), weights
         self.discriminator = discriminator
         self.optimizer, self.scheduler = optimizer, scheduler
         self.discriminator_optimizer, self.discriminator_scheduler = discriminator_optimizer, discriminator_scheduler
