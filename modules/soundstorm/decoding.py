@@ -212,7 +212,7 @@ class _Run:
             for b, units in enumerate(self.units):
                 self.fixed_order[b, :units] = low_discrepancy_scores(units)
             self.fixed_order = self.fixed_order.to(device)
-        if schedule.guidance_scale and schedule.guidance_on == "semantic":
+        if schedule.guidance_scale and schedule.guidance_on != "prompt":
             null = torch.full_like(semantic, network.null_semantic_id)
             self.without_semantic = (network.semantic_embedding(null) - network.semantic_embedding(semantic)).float()
 
@@ -307,14 +307,14 @@ class _Run:
         """Run the network and return logits at the frames asked for, ``[B, m] -> [B, m, C]``, guided if so set."""
         frames, valid = self.frames, self.valid
         schedule, guided = self.schedule, self.schedule.guidance_scale > 0
+        if guided:
+            frames = torch.cat((frames, frames if schedule.guidance_on == "prompt" else frames + self.without_semantic))
         if guided and schedule.guidance_on == "semantic":
-            frames = torch.cat((frames, frames + self.without_semantic))
             valid = None if valid is None else valid.repeat(2, 1)
         elif guided:
             # Without its prompt a row is its target alone. A row that is all prompt has nothing to predict; it keeps
             # its frames, because attention over no frame at all is not a number.
             nothing = ~self.target.any(dim=1, keepdim=True)
-            frames = torch.cat((frames, frames))
             valid = torch.cat((self.real, torch.where(nothing, self.real, self.target)))
         hidden = self.network.contextualize(frames.to(self.network.head_weight.dtype), valid)
         index = frame.repeat(2, 1) if guided else frame

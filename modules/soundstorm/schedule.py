@@ -39,7 +39,7 @@ class DecodingSchedule:
             0 for none.
         guidance_rescale: Share in which the guided logits are brought back to the standard deviation of the
             conditional ones, per position.
-        guidance_on: The condition that the unconditional branch lacks: the voice ``prompt`` or the ``semantic`` tokens.
+        guidance_on: What the unconditional branch lacks: the voice ``prompt``, the ``semantic`` tokens, or ``both``.
         remask_passes: Extra passes at the end of each level with more than one iteration that mask the least
             confident tokens once more and predict them greedily; a token is masked again once at most.
         remask_fraction: Share of the tokens masked again in each of them.
@@ -54,7 +54,7 @@ class DecodingSchedule:
     span_length: int = 1
     guidance_scale: float = 0.0
     guidance_rescale: float = 0.0
-    guidance_on: Literal["prompt", "semantic"] = "prompt"
+    guidance_on: Literal["prompt", "semantic", "both"] = "prompt"
     remask_passes: int = 0
     remask_fraction: float = 0.05
 
@@ -76,7 +76,7 @@ class DecodingSchedule:
             ("span_length", self.span_length >= 1, "be at least 1"),
             ("guidance_scale", self.guidance_scale >= 0, "not be negative"),
             ("guidance_rescale", 0 <= self.guidance_rescale <= 1, "lie in [0, 1]"),
-            ("guidance_on", self.guidance_on in ("prompt", "semantic"), "be 'prompt' or 'semantic'"),
+            ("guidance_on", self.guidance_on in ("prompt", "semantic", "both"), "be 'prompt', 'semantic' or 'both'"),
             ("remask_passes", self.remask_passes >= 0, "not be negative"),
             ("remask_fraction", 0 < self.remask_fraction <= 1, "lie in (0, 1]"),
         ):

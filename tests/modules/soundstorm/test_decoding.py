@@ -19,6 +19,7 @@ OPTIONS = [
     {"span_length": 3},
     {"guidance_scale": 2.0, "guidance_rescale": 0.7},
     {"guidance_scale": 2.0, "guidance_on": "semantic"},
+    {"guidance_scale": 2.0, "guidance_on": "both"},
     {"remask_passes": 2, "remask_fraction": 0.2},
     {"span_length": 3, "remask_passes": 2, "choice_temperature": 1.0},
 ]
@@ -234,6 +235,26 @@ def test_guidance_on_the_prompt_changes_prompted_rows(network):
     plain = DecodingSchedule(iterations=(8, 1, 1, 1))
     a, b = (decode(network, semantic, prompt, schedule=schedule) for schedule in (guided, plain))
     assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("on", ["prompt", "semantic", "both"])
+def test_guidance_leads_away_from_what_the_network_says_without_the_condition(network, on):
+    semantic, prompt = tokens(1, 30, prompt=10)
+    codes = torch.full((1, 4, 30), network.mask_id)
+    codes[:, :, :10] = prompt
+    null = torch.full_like(semantic, network.null_semantic_id)
+
+    def logits(words, start):
+        frames = network.embed(words, codes)[:, start:]
+        return network.head(network.contextualize(frames), 0)[:, 10 - start :]
+
+    with torch.no_grad():
+        conditional = logits(semantic, 0)
+        without = logits(semantic if on == "prompt" else null, 0 if on == "semantic" else 10)
+    schedule = DecodingSchedule(iterations=(1, 1, 1, 1), guidance_scale=2.0, guidance_on=on)
+    made = decode(network, semantic, prompt, schedule=schedule)[:, 0, 10:]
+    assert torch.equal(made, (conditional + 2 * (conditional - without)).argmax(-1))
+    assert not torch.equal(made, conditional.argmax(-1))
 
 
 def test_a_prompt_may_fill_the_whole_row(network):
