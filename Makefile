@@ -69,7 +69,7 @@ train-small: tokens-small
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
 	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
-	for stage in small small_longer small_student; do \
+	for stage in small small_longer small_student small_guidance; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done

@@ -95,7 +95,7 @@ def checkout(tmp_path_factory):
     (root / "datamodules").symlink_to(ROOT / "datamodules")
     (root / "runs/semantic/distilled").mkdir()
     (root / "runs/semantic/distilled/tokenizer").symlink_to(ROOT / "checkpoints/small-16k/semantic")
-    for run in ("small", "small_longer", "soundstorm"):
+    for run in ("small", "small_longer", "small_student", "soundstorm"):
         (root / "runs" / run).mkdir()
         (root / "runs" / run / "network").symlink_to(ROOT / "checkpoints/small-16k/soundstorm")
     for empty in ("speech", "data/librilight/large"):
