@@ -138,7 +138,7 @@ $(HEARD_BY_NO_PART:%=shipped-tokens/%): shipped-tokens/%: data/%.csv | setup
 	  --trainer.callbacks.init_args.split $* --trainer.callbacks.init_args.output_dir runs/tokens/shipped \
 	  --model.init_args.semantic.init_args.folder checkpoints/small-16k/semantic
 
-CONDITIONS := reconstruction unprompted prompted
+CONDITIONS := reconstruction unprompted prompted guided
 .PHONY: $(CONDITIONS:%=shipped-render/%)
 $(CONDITIONS:%=shipped-render/%): shipped-render/%: $(HEARD_BY_NO_PART:%=shipped-tokens/%)
 	$(SOUNDSTORM) predict -c configs/generate/small_$*.yaml $(SHIPPED) --trainer.precision $(PRECISION) \

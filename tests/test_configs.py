@@ -12,7 +12,7 @@ from lightning import LightningModule
 
 from modules.codec import AudioCodec
 from modules.semantic import LogMelFeatures, SemanticTokenizer
-from modules.soundstorm import SoundStormNetwork
+from modules.soundstorm import DecodingSchedule, SoundStormNetwork
 from pipeline.stages import make_cli
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +169,15 @@ def test_presets_have_the_size_that_they_say(preset, millions):
     values = yaml.safe_load((ROOT / f"configs/network/{preset}.yaml").read_text())["init_args"]
     with torch.device("meta"):
         assert round(sum(p.numel() for p in SoundStormNetwork(**values).parameters()) / 1e6) == millions
+
+
+def test_the_shipped_system_is_measured_as_it_speaks():
+    read = lambda file: yaml.safe_load((ROOT / file).read_text())  # noqa: E731
+    name = read("configs/generate/small_guided.yaml")["model"]["init_args"]["schedule"]
+    measured = read(f"configs/schedule/{Path(name).name}")
+    shipped = read("checkpoints/small-16k/config.yaml")["schedule"]
+    iterations = {"iterations": list(DecodingSchedule().iterations)}
+    assert vars(DecodingSchedule(**iterations | measured)) == vars(DecodingSchedule(**iterations | shipped))
 
 
 def test_the_papers_training_departs_from_nothing():
