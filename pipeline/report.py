@@ -16,7 +16,7 @@ from pipeline.spectrograms import draw_spectrogram
 from pipeline.table import make_sections, without_sweeps
 from pipeline.table_latex import table_latex
 from pipeline.table_text import aligned, table_csv, table_markdown, table_summary
-from pipeline.timings import read_timings, speed_cells, sum_up
+from pipeline.timings import read_timings, speed_cells, sum_up, timings_file
 
 
 def report(
@@ -77,9 +77,7 @@ def report(
 
 def holds_timings_only(given: Path) -> bool:
     """Tell whether a path leads to a benchmark and not to results."""
-    return given.name == "speed.jsonl" or (
-        (given / "speed.jsonl").is_file() and not (given / "results.jsonl").is_file()
-    )
+    return timings_file(given) is not None and not (given / "results.jsonl").is_file()
 
 
 def copy_clips(results: Results, output: Path, number: int, worst: int) -> list[Clip]:

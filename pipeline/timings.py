@@ -61,6 +61,12 @@ class Speed(NamedTuple):
         return None if self.with_codec is None else self.with_codec / self.generated_seconds
 
 
+def timings_file(given: Path) -> Path | None:
+    """Find the ``speed.jsonl`` that a path leads to: itself, or in its folder; None where there is none."""
+    file = given if given.name == "speed.jsonl" else given / "speed.jsonl"
+    return file if file.is_file() else None
+
+
 def read_timings(folders: Sequence[Path]) -> list[Timing]:
     """Read the ``speed.jsonl`` of those folders that have one.
 
@@ -75,8 +81,8 @@ def read_timings(folders: Sequence[Path]) -> list[Timing]:
     found: dict[tuple[str, str, float, int], tuple[Path, set[str]]] = {}
     prompts: dict[tuple[str, str, float, int], float] = {}
     for given in folders:
-        file = given if given.name == "speed.jsonl" else given / "speed.jsonl"
-        if not file.is_file():
+        file = timings_file(given)
+        if file is None:
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             try:
