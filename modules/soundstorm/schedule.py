@@ -40,6 +40,7 @@ class DecodingSchedule:
         guidance_rescale: Share in which the guided logits are brought back to the standard deviation of the
             conditional ones, per position.
         guidance_on: What the unconditional branch lacks: the voice ``prompt``, the ``semantic`` tokens, or ``both``.
+            The network has to know that from training (``MaskingOptions.prompt_dropout``, ``semantic_dropout``).
         remask_passes: Extra passes at the end of each level with more than one iteration that mask the least
             confident tokens once more and predict them greedily; a token is masked again once at most.
         remask_fraction: Share of the tokens masked again in each of them.
