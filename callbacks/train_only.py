@@ -28,9 +28,10 @@ class TrainOnly(Callback):
         if stage != "fit":
             return
         found = dict(pl_module.named_parameters())
-        for name in set(self.parameters) - set(found):
-            near = get_close_matches(name, found, n=3, cutoff=0)
-            raise ValueError(f"TrainOnly: no parameter is named {name}; there are, for example, {', '.join(near)}")
+        for name in self.parameters:
+            if name not in found:
+                near = get_close_matches(name, found, n=3, cutoff=0)
+                raise ValueError(f"TrainOnly: no parameter is named {name}; there are, for example, {', '.join(near)}")
         for name, parameter in found.items():
             parameter.requires_grad_(name in self.parameters)
         trained = sum(found[name].numel() for name in self.parameters)

@@ -84,7 +84,7 @@ def decode_in_chunks(
     Returns:
         Codes, int64 ``[B, Q, T]``, 0 beyond a row's length.
     """
-    given = torch.arange(prompt.shape[2], device=prompt.device) < prompt_lengths[:, None, None]
+    given = torch.arange(prompt.shape[2], device=prompt.device) < prompt_lengths.to(prompt.device)[:, None, None]
     codes = torch.zeros(
         len(semantic), network.num_quantizers, semantic.shape[1], dtype=torch.int64, device=prompt.device
     )

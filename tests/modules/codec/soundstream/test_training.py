@@ -120,10 +120,11 @@ def test_discriminator_rests_until_the_adversarial_part(tmp_path):
 
 
 def test_a_codec_from_a_folder_is_trained_with_levels_dropped(tmp_path, monkeypatch):
+    torch.manual_seed(0)
     light().save_pretrained(tmp_path / "codec")
     model = training(SoundStream.from_pretrained(tmp_path / "codec"), freeze_codes_after=0)
-    quantize, drawn = model.codec.quantizer._draw_levels, []
-    monkeypatch.setattr(model.codec.quantizer, "_draw_levels", lambda *a: drawn.append(quantize(*a)) or drawn[-1])
+    draw, drawn = model.codec.quantizer._draw_levels, []
+    monkeypatch.setattr(model.codec.quantizer, "_draw_levels", lambda *a: drawn.append(draw(*a)) or drawn[-1])
     trainer(tmp_path, max_epochs=8, enable_checkpointing=False).fit(model, DataLoader(chirps(6), 6))
     assert torch.cat(drawn).unique().tolist() == [1, 2, 3, 4]
 
