@@ -67,7 +67,11 @@ class SpeechSynthesizer(nn.Module):
         self.codec, self.semantic, self.network, self.tokens = codec.eval(), semantic.eval(), *trained
         self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (self.network.num_quantizers - 1))
         self.chunk_seconds, self.prompt_seconds = chunk_seconds, prompt_seconds
-        self.chunking = Chunking(*(round(seconds * codec.frame_rate) for seconds in (chunk_seconds, prompt_seconds)))
+        try:
+            rate = codec.frame_rate
+            self.chunking = Chunking(round(chunk_seconds * rate), round(prompt_seconds * rate))
+        except ValueError as error:
+            raise ValueError(f"chunk_seconds={chunk_seconds} with prompt_seconds={prompt_seconds}: {error}") from None
 
     @property
     def sample_rate(self) -> int:

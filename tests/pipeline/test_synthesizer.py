@@ -172,6 +172,12 @@ def test_parts_that_do_not_belong_together_are_refused():
         SpeechSynthesizer(codec, semantic, trained)
 
 
+def test_a_prompt_that_leaves_a_chunk_no_room_is_refused_by_its_seconds():
+    codec, semantic = make_codec(), make_semantic()
+    with pytest.raises(ValueError, match=r"chunk_seconds=4\.0 with prompt_seconds=2\.0: overlap_frames=100"):
+        SpeechSynthesizer(codec, semantic, make_network(codec, semantic), None, 4.0, 2.0)
+
+
 def test_a_distilled_tokenizer_stands_in_for_its_teacher_and_no_other_does():
     codec, teacher = make_codec(), make_semantic()
     identity = json.loads(json.dumps(teacher.identity()))
