@@ -106,11 +106,12 @@ def decode_in_chunks(
         known, length = done[rows] - start, done[rows] - start + size
         frame = (start[:, None] + torch.arange(int(length.max()))).clamp(max=semantic.shape[1] - 1).to(codes.device)
         before = frame[:, None, : int(known.max())].expand(-1, network.num_quantizers, -1)
-        new, passes = decode(
+        result = decode(
             network, semantic[rows].gather(1, frame), codes[rows].gather(2, before), length, schedule,
-            seeds[rows] + number, return_trace=True, prompt_lengths=known,
+            seeds[rows] + number, return_trace=on_chunk is not None, prompt_lengths=known,
             on_pass=partial(on_pass, num_passes) if on_pass else None,
         )  # fmt: skip
+        new, passes = result if isinstance(result, tuple) else (result, [])
         for piece, b, first, frames in zip(new, rows, start.tolist(), length.tolist(), strict=True):
             codes[b, :, first : first + frames] = piece[:, :frames]
         done[rows] += size
