@@ -5,6 +5,7 @@ from modules.soundstorm.decoding import PassTrace, decode
 from modules.soundstorm.masking import Draw, MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.module import SoundStorm
 from modules.soundstorm.network import SoundStormNetwork
+from modules.soundstorm.readings import ReadingChoice, decode_best
 from modules.soundstorm.schedule import DecodingSchedule, Pass
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "MaskingOptions",
     "Pass",
     "PassTrace",
+    "ReadingChoice",
     "SoundStorm",
     "SoundStormNetwork",
     "apply_masks",
     "decode",
+    "decode_best",
     "decode_in_chunks",
     "draw_masks",
 ]

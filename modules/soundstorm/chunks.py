@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.soundstorm.decoding import PassTrace, decode
+from modules.soundstorm.decoding import PassTrace
 from modules.soundstorm.network import SoundStormNetwork
+from modules.soundstorm.readings import ReadingChoice, decode_best
 from modules.soundstorm.schedule import DecodingSchedule
 
 
@@ -64,6 +65,7 @@ def decode_in_chunks(
     seeds: Tensor,
     prompt_lengths: Tensor,
     chunking: Chunking,
+    choice: ReadingChoice | None = None,
     on_chunk: Callable[[Chunk], None] | None = None,
     on_pass: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -78,6 +80,7 @@ def decode_in_chunks(
         seeds: Seed per row, ``[B]``; the following integers are those of the following chunks.
         prompt_lengths: Prompt frames per row, ``[B]``.
         chunking: How rows are divided.
+        choice: Among how many readings of each chunk, and by whose ear; one reading if None.
         on_chunk: Called after each chunk, to show how the tokens came about.
         on_pass: Called after each pass with the number of all, to show progress.
 
@@ -106,12 +109,11 @@ def decode_in_chunks(
         known, length = done[rows] - start, done[rows] - start + size
         frame = (start[:, None] + torch.arange(int(length.max()))).clamp(max=semantic.shape[1] - 1).to(codes.device)
         before = frame[:, None, : int(known.max())].expand(-1, network.num_quantizers, -1)
-        result = decode(
+        new, passes = decode_best(
             network, semantic[rows].gather(1, frame), codes[rows].gather(2, before), length, schedule,
-            seeds[rows] + number, return_trace=on_chunk is not None, prompt_lengths=known,
+            seeds[rows] + number, known, choice, keep_trace=on_chunk is not None,
             on_pass=partial(on_pass, num_passes) if on_pass else None,
         )  # fmt: skip
-        new, passes = result if isinstance(result, tuple) else (result, [])
         for piece, b, first, frames in zip(new, rows, start.tolist(), length.tolist(), strict=True):
             codes[b, :, first : first + frames] = piece[:, :frames]
         done[rows] += size

@@ -30,6 +30,11 @@ class PassTrace(NamedTuple):
     fixed: Tensor  # [B, T] bool, frames fixed
     confidence: Tensor  # [B, T] log-probability of the candidate token, noise not added; NaN where nothing was masked
 
+    def select(self, rows: Sequence[int]) -> "PassTrace":
+        """Return the trace of some rows."""
+        index = torch.tensor(rows, device=self.masked.device)
+        return self._replace(**{name: getattr(self, name)[index] for name in self._fields[2:]})
+
 
 @overload
 def decode(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.soundstorm.chunks import Chunking, decode_in_chunks
-from modules.soundstorm.decoding import decode
 from modules.soundstorm.masking import MaskingOptions, apply_masks, draw_masks
 from modules.soundstorm.network import SoundStormNetwork
+from modules.soundstorm.readings import ReadingChoice, decode_best
 from modules.soundstorm.schedule import DecodingSchedule
 from modules.token_generator import TokenGenerator
 from modules.token_prediction import TokenPrediction
@@ -30,6 +30,8 @@ class SoundStorm(TokenStage, TokenGenerator):
         validation_prompt_frames: Prompt length of prompted validation, at most half of an utterance.
         chunking: How :meth:`generate` divides utterances longer than the network was trained on; whole ones, as in the
             paper, if None.
+        choice: Among how many readings :meth:`generate` chooses, and by whose ear; it takes the first, as in the paper,
+            if None.
     """
 
     network: SoundStormNetwork
@@ -43,19 +45,32 @@ class SoundStorm(TokenStage, TokenGenerator):
         masking: MaskingOptions | None = None,
         validation_prompt_frames: int = 150,
         chunking: Chunking | None = None,
+        choice: ReadingChoice | None = None,
     ) -> None:
         super().__init__(network, optimizer, lr_scheduler)
         self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (network.num_quantizers - 1))
         self.masking = masking or MaskingOptions()
         self.validation_prompt_frames = validation_prompt_frames
         self.chunking = chunking
+        self.choice = choice
         self.unprompted_prediction = TokenPrediction(network.num_quantizers)
         self.prompted_prediction = TokenPrediction(network.num_quantizers)
 
+    def setup(self, stage: str) -> None:
+        """Refuse a token set that does not fit the network, or that those who choose among readings do not know.
+
+        Raises:
+            ValueError: The card of the token set differs.
+        """
+        super().setup(stage)
+        if self.choice is not None and self.token_card is not None:
+            self.choice.check(self.token_card)
+
     @property
     def sampling_settings(self) -> dict[str, Any]:
-        """The decoding schedule, and how long utterances are divided where they are."""
-        return asdict(self.schedule) | (asdict(self.chunking) if self.chunking else {})
+        """The decoding schedule, and how utterances are divided and readings chosen where they are."""
+        chunking = asdict(self.chunking) if self.chunking else {}
+        return asdict(self.schedule) | chunking | (self.choice.settings if self.choice else {})
 
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
         """Mask a batch as in training and predict what was masked, each example at its level."""
@@ -114,9 +129,12 @@ class SoundStorm(TokenStage, TokenGenerator):
             The codes, prompts included.
         """
         prompt = batch.codes[:, :, : int(batch.prompt_frames.max())]
-        arguments = (self.network, batch.semantic, prompt, batch.lengths, schedule or self.schedule, batch.seeds)
+        arguments = (
+            self.network, batch.semantic, prompt, batch.lengths, schedule or self.schedule, batch.seeds,
+            batch.prompt_frames,
+        )  # fmt: skip
         if self.chunking is None:
-            codes = decode(*arguments, prompt_lengths=batch.prompt_frames)
+            codes, _ = decode_best(*arguments, choice=self.choice)
         else:
-            codes = decode_in_chunks(*arguments, batch.prompt_frames, self.chunking)
+            codes = decode_in_chunks(*arguments, self.chunking, self.choice)
         return GeneratedBatch.of(batch, codes)
