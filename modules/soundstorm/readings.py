@@ -22,8 +22,9 @@ class ReadingChoice:
     """Listens to readings with the semantic tokenizer and keeps the one nearest to the tokens that were to be said.
 
     SoundStorm's paper takes the first reading; SPEAR-TTS (Kharitonov et al. 2023) draws several and keeps the one of
-    best estimated quality. Here it is the words that are listened for: the squared distance of the audio's speech
-    features to the centres of the wanted tokens, averaged over dimensions and frames.
+    best estimated quality. Here it is the words that are listened for: how much farther the audio's speech features are
+    from the centres of the wanted tokens than from the nearest ones, in squared distance per dimension, averaged over
+    frames; 0 where exactly the wanted tokens are heard.
 
     Args:
         codec: Codes to audio.
@@ -64,8 +65,8 @@ class ReadingChoice:
                 raise ValueError(f"the network was trained on tokens of the {part} {tokens[part]}, not of {mine[0]}")
 
     @torch.no_grad()
-    def distances(self, codes: Tensor, semantic: Tensor, start: int) -> Tensor:
-        """Measure how far readings are from what they were to say.
+    def misreadings(self, codes: Tensor, semantic: Tensor, start: int) -> Tensor:
+        """Measure how far what is heard in readings is from what they were to say.
 
         Args:
             codes: Readings of one utterance, int64 ``[R, Q, T]``.
@@ -73,7 +74,8 @@ class ReadingChoice:
             start: First frame that counts: a prompt is the same in all.
 
         Returns:
-            Mean squared distance per dimension, float32 ``[R]``; zeros where the audio is too short to listen to.
+            One number per reading, float32 ``[R]``, the smaller the better; zeros where the audio is too short to
+            listen to.
 
         Raises:
             ValueError: The audio is longer than the speech features take.
@@ -90,7 +92,8 @@ class ReadingChoice:
             index = aligned_indices(features.shape[1], len(semantic), self.semantic.exact_frame_rate, frame_rate)
             heard = features[:, torch.tensor(index, device=device)[start:]]
             wanted = self.semantic.centroids[semantic[start:]]
-            return (heard - wanted).square().mean(dim=(1, 2))
+            nearest = self.semantic.nearest(heard)[1]
+            return ((heard - wanted).square().sum(-1) - nearest).mean(1) / heard.shape[-1]
 
 
 def decode_best(
@@ -134,7 +137,7 @@ def decode_best(
     kept = []
     for b, (length, start) in enumerate(zip(lengths.tolist(), prompt_lengths.tolist(), strict=True)):
         rows = codes[b * count : (b + 1) * count, :, :length]
-        best = int(choice.distances(rows, semantic[b, :length], start).argmin()) if start < length else 0
+        best = int(choice.misreadings(rows, semantic[b, :length], start).argmin()) if start < length else 0
         kept.append(b * count + best)
     return codes[kept], [trace.select(kept) for trace in passes]
 

@@ -66,20 +66,23 @@ def batch_of(lengths, prompts, width):
     return semantic, prompt, torch.tensor(lengths), torch.arange(len(lengths)) * 1000 - 500, torch.tensor(prompts)
 
 
-def test_the_distance_is_that_of_what_is_heard_to_what_was_wanted_after_the_prompt():
-    choice = make_choice(2)
-    codes = torch.zeros(2, 4, 3, dtype=torch.long)
-    codes[0, 0], codes[1, 0] = torch.tensor([31, 8, 16]), torch.tensor([0, 8, 8])
-    # Heard 0.5 and 1.0, wanted 0.5 and 0.75, beside a second dimension that is always 2 away.
-    expected = [((0.5 - 0.5) ** 2 + (1.0 - 0.75) ** 2 + 2 * 2.0**2) / 4, ((0.5 - 0.75) ** 2 + 2 * 2.0**2) / 4]
-    assert choice.distances(codes, torch.tensor([3, 8, 12]), start=1).tolist() == pytest.approx(expected)
+def test_what_counts_is_how_much_nearer_another_token_is_than_the_wanted_one_after_the_prompt():
+    choice = make_choice(3)
+    codes = torch.zeros(3, 4, 3, dtype=torch.long)
+    codes[0, 0], codes[1, 0], codes[2, 0] = torch.tensor([31, 8, 16]), torch.tensor([0, 8, 6]), torch.tensor([0, 8, 12])
+    # Loudness 8 is heard as 0.5, the centre of token 8: no error. Token 12 is 0.75; 1.0 is nearest to 0.9375, 0.375 is
+    # a centre itself, and so is 0.75. All are as far away in the second dimension, and everything is halved over two.
+    errors = [(0.25**2 - 0.0625**2) / 2, 0.375**2 / 2, 0.0]
+    expected = [error / 2 for error in errors]  # two frames count
+    assert choice.misreadings(codes, torch.tensor([3, 8, 12]), start=1).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_fewer_tokens_than_frames_are_compared_at_the_rate_of_the_frames():
     choice = make_choice(2, pool=2)
     codes = torch.zeros(1, 4, 4, dtype=torch.long)
-    codes[0, 0] = torch.tensor([8, 24, 16, 16])  # heard 1.0 twice
-    assert choice.distances(codes, torch.tensor([12, 12, 0, 0]), 0).item() == pytest.approx((0.25**2 + 1 + 8) / 4)
+    codes[0, 0] = torch.tensor([8, 4, 10, 10])  # heard as 0.375, token 6, and as 0.625, token 10
+    found = choice.misreadings(codes, torch.tensor([6, 6, 2, 2]), 0).item()
+    assert found == pytest.approx(0.5**2 / 2 / 2, abs=1e-6)
 
 
 def test_the_reading_is_kept_that_is_nearest_to_the_words(network):
@@ -91,7 +94,9 @@ def test_the_reading_is_kept_that_is_nearest_to_the_words(network):
         given_to = (network, semantic[b : b + 1, :length], prompt[b : b + 1, :, :start], None, SCHEDULE)
         readings = [decode(*given_to, s, return_trace=True) for s in reading_seeds([seed], 4)]
         heard = torch.cat([codes for codes, _ in readings])[:, 0, start:] / 32 / 0.5
-        errors = (heard - semantic[b, start:length] / 16).square().mean(1)
+        centres = torch.arange(16) / 16
+        errors = (heard - centres[semantic[b, start:length]]).square()
+        errors = (errors - (heard[..., None] - centres).square().amin(-1)).mean(1)
         best = int(errors.argmin())
         taken.append(best)
         assert torch.equal(kept[b, :, :length], readings[best][0][0])
