@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 2000
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
-  shipped ablation-reconstruction ablation training-budget ablation-training test check lock
+  shipped ablation-reconstruction ablation-best-of-4 ablation training-budget ablation-training test check lock
 
 setup: $(VENV)/ready
 
@@ -159,13 +159,17 @@ ablation-reconstruction: shipped-tokens/test
 	$(SOUNDSTORM) predict -c configs/generate/small_reconstruction.yaml $(ABLATED) \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/reconstruction
 
+ablation-best-of-4: shipped-tokens/test
+	$(SOUNDSTORM) predict -c configs/generate/small_best_of_4.yaml $(ABLATED) --trainer.precision $(PRECISION) \
+	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/best_of_4
+
 .PHONY: $(SCHEDULES:%=ablation-render/%)
 $(SCHEDULES:%=ablation-render/%): ablation-render/%: shipped-tokens/test
 	$(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml $(ABLATED) --trainer.precision $(PRECISION) \
 	  --model.init_args.schedule configs/schedule/$*.yaml --trainer.callbacks.init_args.system soundstorm-$* \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$*
 
-ablation: ablation-reconstruction $(SCHEDULES:%=ablation-render/%) scorers
+ablation: ablation-reconstruction ablation-best-of-4 $(SCHEDULES:%=ablation-render/%) scorers
 	$(SOUNDSTORM) test -c configs/evaluate/ablation.yaml
 	$(SOUNDSTORM) report runs/small/ablation/results --output runs/small/ablation/report
 

@@ -101,7 +101,17 @@ def test_training_on_tokens_goes_on_exactly_after_a_resume(name):
 
 def test_the_ablation_evaluates_every_schedule():
     schedules = {path.stem for path in (CONFIGS / "schedule").glob("*.yaml")}
-    assert schedules == set(STAGES["evaluate/ablation.yaml"]["data"]["init_args"]["systems"]) - {"reconstruction"}
+    systems = set(STAGES["evaluate/ablation.yaml"]["data"]["init_args"]["systems"])
+    assert systems == schedules | {"reconstruction", "best_of_4"}
+
+
+def test_the_best_of_four_readings_differs_from_one_by_the_choice_alone():
+    one, four = STAGES["generate/small_guided.yaml"], STAGES["generate/small_best_of_4.yaml"]
+    choice = four["model"]["init_args"].pop("choice")
+    assert choice["init_args"]["readings"] == 4
+    assert four["model"] == one["model"]
+    assert four["data"]["init_args"].pop("batch_frames") < one["data"]["init_args"].pop("batch_frames")
+    assert four["data"] == one["data"]
 
 
 def test_a_training_departs_from_the_preset_where_its_name_says_so():

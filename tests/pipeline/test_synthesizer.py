@@ -9,8 +9,9 @@ import torch
 
 from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
-from modules.soundstorm import Chunking, DecodingSchedule, SoundStormNetwork, decode_in_chunks
+from modules.soundstorm import Chunking, DecodingSchedule, ReadingChoice, SoundStormNetwork, decode, decode_in_chunks
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, pretrained_network, save_network
+from modules.soundstorm.readings import reading_seeds
 from pipeline.cli import main
 from pipeline.synthesizer import SpeechSynthesizer
 
@@ -136,6 +137,48 @@ def test_a_batch_is_decoded_in_chunks_as_each_of_its_utterances_is(synthesizer):
             assert torch.equal(codes[row, :, start:length], expected), row
 
 
+def test_the_best_reading_of_a_chunk_is_what_the_next_goes_on_from_and_what_is_shown(synthesizer, folder):
+    """A network that has learnt nothing says nothing well: which reading is best is drawn, but it is the same."""
+    several = SpeechSynthesizer.from_pretrained(folder)
+    several.choice = ReadingChoice(several.codec, several.semantic, 3)
+    semantic, empty, chunks = torch.randint(10, (500,)), torch.zeros(0, dtype=torch.long), []
+    codes = several.generate(semantic, empty, torch.zeros(2, 0, dtype=torch.long), 5, on_chunk=chunks.append)
+    start = 0
+    for number, chunk in enumerate(chunks):
+        assert chunk.codes.shape[0] == len(chunk.passes[0].fixed) == 1
+        known = min(start, 75)
+        given_to = (
+            semantic[None, start - known : start - known + chunk.codes.shape[2]],
+            codes[None, :, start - known : start],
+        )
+        readings = torch.cat(
+            [
+                decode(several.network, *given_to, None, several.schedule, seed)
+                for seed in reading_seeds([5 + number], 3)
+            ]
+        )
+        best = several.choice.misreadings(readings, given_to[0][0], known).argmin()
+        assert torch.equal(chunk.codes[0], readings[best])
+        start += chunk.codes.shape[2] - known
+    assert start == 500
+    plain = synthesizer.generate(semantic, empty, torch.zeros(2, 0, dtype=torch.long), 5)
+    assert not torch.equal(codes, plain)
+
+
+def test_the_number_of_readings_is_part_of_a_published_system(folder, tmp_path):
+    system = SpeechSynthesizer.from_pretrained(folder)
+    assert system.choice.readings == 1
+    system.choice = ReadingChoice(system.codec, system.semantic, 3)
+    system.save_pretrained(tmp_path)
+    assert SpeechSynthesizer.from_pretrained(tmp_path).choice.readings == 3
+    config = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(config.replace("readings: 3\n", ""))
+    assert SpeechSynthesizer.from_pretrained(tmp_path).choice.readings == 1, "published before there was a choice"
+    (tmp_path / "config.yaml").write_text(config.replace("readings: 3", "readings: none"))
+    with pytest.raises(ValueError, match=r"config\.yaml does not describe"):
+        SpeechSynthesizer.from_pretrained(tmp_path)
+
+
 def test_a_long_recording_is_read_in_parts(synthesizer, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.synthesizer.SEGMENT_SECONDS", 2.0)
     source = write(tmp_path / "a.wav", 5.0)
@@ -233,6 +276,21 @@ def test_the_command_writes_speech_that_says_it_is_synthetic(folder, tmp_path, s
         assert sound.frames / sound.samplerate == pytest.approx(2.0, abs=0.02)
         assert "nobody said this" in sound.comment
     assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path):
+    source, out = write(tmp_path / "a.wav", 2.0), tmp_path / "out.wav"
+    arguments = ["generate", "--source", str(source), "--out", str(out), "--model", str(folder)]
+    main([*arguments, "--readings", "3"])
+    with soundfile.SoundFile(out) as sound:
+        assert "seed 0, the best of 3 readings; nobody" in sound.comment
+        found = sound.read()
+    system = SpeechSynthesizer.from_pretrained(folder)
+    system.choice = ReadingChoice(system.codec, system.semantic, 3)
+    assert np.abs(found - system(source).audio.numpy()).max() < 1e-3
+    assert np.abs(found - SpeechSynthesizer.from_pretrained(folder)(source).audio.numpy()).max() > 1e-2
+    with pytest.raises(ValueError, match="readings=0"):
+        main([*arguments, "--readings", "0"])
 
 
 def test_the_command_refuses_a_format_it_cannot_write(folder, tmp_path):
