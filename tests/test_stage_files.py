@@ -1,6 +1,7 @@
 """What the files under configs/ have to agree on; nothing is built, see tests/test_configs.py."""
 
 from collections import defaultdict
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_the_ablation_evaluates_every_schedule():
 
 
 def test_the_best_of_four_readings_differs_from_one_by_the_choice_alone():
-    one, four = STAGES["generate/small_guided.yaml"], STAGES["generate/small_best_of_4.yaml"]
+    one, four = (deepcopy(STAGES[f"generate/small_{name}.yaml"]) for name in ("guided", "best_of_4"))
     choice = four["model"]["init_args"].pop("choice")
     assert choice["init_args"]["readings"] == 4
     assert four["model"] == one["model"]

@@ -147,17 +147,11 @@ def test_the_best_reading_of_a_chunk_is_what_the_next_goes_on_from_and_what_is_s
     for number, chunk in enumerate(chunks):
         assert chunk.codes.shape[0] == len(chunk.passes[0].fixed) == 1
         known = min(start, 75)
-        given_to = (
-            semantic[None, start - known : start - known + chunk.codes.shape[2]],
-            codes[None, :, start - known : start],
-        )
-        readings = torch.cat(
-            [
-                decode(several.network, *given_to, None, several.schedule, seed)
-                for seed in reading_seeds([5 + number], 3)
-            ]
-        )
-        best = several.choice.misreadings(readings, given_to[0][0], known).argmin()
+        said = semantic[None, start - known : start - known + chunk.codes.shape[2]]
+        given = codes[None, :, start - known : start]
+        seeds = reading_seeds([5 + number], 3)
+        readings = torch.cat([decode(several.network, said, given, None, several.schedule, seed) for seed in seeds])
+        best = several.choice.misreadings(readings, said[0], known).argmin()
         assert torch.equal(chunk.codes[0], readings[best])
         start += chunk.codes.shape[2] - known
     assert start == 500
