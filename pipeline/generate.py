@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from datamodules.audio_export import audio_format, write_audio
@@ -20,6 +21,7 @@ def generate(
     seed: int = 0,
     picture: Path | None = None,
     readings: int | None = None,
+    device: str | None = None,
 ) -> None:
     """Say what a recording says in another voice, and write that down as synthetic.
 
@@ -33,9 +35,10 @@ def generate(
             the end.
         readings: How many readings to draw, of which the one is kept in which the words are heard best: fewer wrong
             words for as many times the work; as the system's config.yaml says if not given.
+        device: Where to work, such as cpu or cuda:1; the first GPU where there is one if not given.
 
     Raises:
-        ValueError: A file cannot be used, would be overwritten, or its format is unknown.
+        ValueError: A file cannot be used, would be overwritten, or its format is unknown; or there is no such device.
         FileNotFoundError: The system, a recording or the folder to write to does not exist.
         OSError: The disk is full.
     """
@@ -50,7 +53,7 @@ def generate(
     for file in (source, voice):
         if file is not None and not file.is_file():
             raise FileNotFoundError(f"{file}: there is no such file")
-    synthesizer = SpeechSynthesizer.from_pretrained(model)
+    synthesizer = SpeechSynthesizer.from_pretrained(model).to(_find_device(device))
     if readings is not None:
         synthesizer.choice = ReadingChoice(synthesizer.codec, synthesizer.semantic, readings)
     chunks: list[Chunk] = []
@@ -67,3 +70,13 @@ def generate(
     print(f"{out}: {len(result.audio) / result.sample_rate:.2f} s of synthetic speech")
     if picture is not None:
         draw_raster(chunks[0].codes[0].cpu(), chunks[0].passes, synthesizer.codec.frame_rate, picture)
+
+
+def _find_device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts where it was built without a kind of device
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={name} cannot be used here ({reason}); cpu always can") from None

@@ -108,7 +108,7 @@ class SpeechSynthesizer(nn.Module):
         codes = self.generate(semantic, prompt_semantic, prompt, seed, on_chunk, on_pass)
         # In parts as well: a minute of speech fits anywhere.
         width = round(SEGMENT_SECONDS * self.codec.frame_rate)
-        audio = torch.cat([self.codec.decode(part[None])[0] for part in codes.split(width, dim=1)])
+        audio = torch.cat([self.codec.decode(part[None].to(self._device))[0] for part in codes.split(width, dim=1)])
         return Synthesis(audio.clamp(-1, 1).cpu(), self.sample_rate)
 
     @torch.no_grad()

@@ -287,6 +287,27 @@ def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path
         main([*arguments, "--readings", "0"])
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_named(folder, tmp_path, device):
+    source, out = write(tmp_path / "a.wav", 1.0), tmp_path / "out.wav"
+    arguments = ["generate", "--source", str(source), "--out", str(out), "--model", str(folder), "--device", device]
+    with pytest.raises(ValueError, match=f"device={device} cannot be used here .*; cpu always can"):
+        main(arguments)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_system_speaks_on_a_gpu(folder, tmp_path):
+    source, voice = write(tmp_path / "a.wav", 5.0), write(tmp_path / "voice.wav", 2.0)
+    made = {}
+    for device in ("cpu", "cuda"):
+        system = SpeechSynthesizer.from_pretrained(folder).to(device)
+        system.choice = ReadingChoice(system.codec, system.semantic, 2)
+        made[device] = system(source, voice).audio
+    assert made["cuda"].device.type == "cpu"
+    assert made["cuda"].shape == made["cpu"].shape
+
+
 def test_the_command_refuses_a_format_it_cannot_write(folder, tmp_path):
     source = write(tmp_path / "a.wav", 1.0)
     with pytest.raises(ValueError, match="told by the suffix"):
