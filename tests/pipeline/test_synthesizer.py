@@ -272,7 +272,27 @@ def test_the_command_writes_speech_that_says_it_is_synthetic(folder, tmp_path, s
     assert list(tmp_path.glob("*.tmp")) == []
 
 
-def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path):
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_command_takes_bfloat16_for_the_network_where_that_is_fast(folder, tmp_path, monkeypatch, fast):
+    monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: fast)
+    types = set()
+    contextualize = SoundStormNetwork.contextualize
+
+    def watch(self, frames, valid=None):
+        hidden = contextualize(self, frames, valid)
+        types.add(self.head(hidden[:, :1], 0).dtype)
+        return hidden
+
+    monkeypatch.setattr(SoundStormNetwork, "contextualize", watch)
+    source = write(tmp_path / "a.wav", 1.0)
+    out = tmp_path / "out.wav"
+    main(["generate", "--source", str(source), "--out", str(out), "--model", str(folder), "--device", "cpu"])
+    assert types == {torch.bfloat16 if fast else torch.float32}
+    assert soundfile.info(out).duration == 1.0
+
+
+def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: False)
     source, out = write(tmp_path / "a.wav", 2.0), tmp_path / "out.wav"
     arguments = ["generate", "--source", str(source), "--out", str(out), "--model", str(folder)]
     main([*arguments, "--readings", "3"])
