@@ -125,7 +125,8 @@ def decode_best(
     Returns:
         Codes, int64 ``[B, Q, T]``, 0 beyond a row's length; and the passes in order, none without ``keep_trace``.
     """
-    count = choice.readings if choice else 1
+    # Where every pass is greedy, all readings are one.
+    count = choice.readings if choice and max(schedule.iterations) > 1 else 1
     again = [x.repeat_interleave(count, dim=0) for x in (semantic, prompt, lengths, prompt_lengths)]
     result = decode(
         network, again[0], again[1], again[2], schedule, reading_seeds(seeds.tolist(), count),

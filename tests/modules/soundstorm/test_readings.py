@@ -115,6 +115,16 @@ def test_without_a_choice_it_is_the_plain_decoding(network, choice):
     assert passes == []
 
 
+def test_a_schedule_that_draws_nothing_is_decoded_once(network, monkeypatch):
+    semantic, prompt, lengths, seeds, given = batch_of([40, 23], [5, 0], 40)
+    rows = []
+    contextualize = network.contextualize
+    monkeypatch.setattr(network, "contextualize", lambda x, valid: rows.append(len(x)) or contextualize(x, valid))
+    greedy = DecodingSchedule(iterations=(1, 1, 1, 1))
+    decode_best(network, semantic, prompt, lengths, greedy, seeds, given, make_choice(4))
+    assert set(rows) == {2}
+
+
 @pytest.mark.parametrize("length", [1, 3])
 def test_what_is_too_short_to_listen_to_or_all_prompt_keeps_its_first_reading(network, length):
     semantic, prompt, lengths, seeds, given = batch_of([length], [0 if length == 1 else length], length)
