@@ -70,7 +70,7 @@ class SoundStorm(TokenStage, TokenGenerator):
     def sampling_settings(self) -> dict[str, Any]:
         """The decoding schedule, and how utterances are divided and readings chosen where they are."""
         chunking = asdict(self.chunking) if self.chunking else {}
-        return asdict(self.schedule) | chunking | (self.choice.settings if self.choice else {})
+        return asdict(self.schedule) | chunking | ({"readings": self.choice.readings} if self.choice else {})
 
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
         """Mask a batch as in training and predict what was masked, each example at its level."""

@@ -45,11 +45,6 @@ class ReadingChoice:
             )
         self.codec, self.semantic, self.readings = codec.eval(), semantic.eval(), readings
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What audio must share to stand in one row of a table."""
-        return {"readings": self.readings}
-
     def check(self, tokens: Mapping[str, Any]) -> None:
         """Refuse tokens that this codec does not speak or this tokenizer does not hear.
 
