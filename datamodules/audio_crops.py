@@ -1,6 +1,7 @@
 """Random crops of speech, for training codecs and other models that see short stretches of audio."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +75,8 @@ class CropDataset(Dataset[Tensor]):
     """Crops of fixed length; item i is a function of (seed, i) alone.
 
     Recordings are drawn with a probability proportional to their length, as far as the file headers tell, so that
-    every second of the corpus is equally likely. A crop that is longer than its recording is filled up with silence.
+    every second of the corpus is equally likely. A crop that is longer than its recording is filled up with silence,
+    or with more of the same speaker.
 
     Args:
         clips: The recordings.
@@ -84,6 +86,7 @@ class CropDataset(Dataset[Tensor]):
         gain_db: Lowest and highest gain, in dB.
         speed: Lowest and highest speed; pitch changes along.
         cache: Keep decoded recordings in memory as 16-bit samples.
+        join: Go on with the speaker's next recordings where a crop is longer than its own, before there is silence.
     """
 
     def __init__(
@@ -95,10 +98,14 @@ class CropDataset(Dataset[Tensor]):
         gain_db: tuple[float, float] = (0.0, 0.0),
         speed: tuple[float, float] = (1.0, 1.0),
         cache: bool = True,
+        join: bool = False,
     ) -> None:
         self.clips, self.sample_rate, self.crop_samples, self.seed = clips, sample_rate, crop_samples, seed
         self.gain_db, self.speed = gain_db, speed
         self._cache: dict[int, NDArray[np.int16]] | None = {} if cache else None
+        self._of_speaker: dict[str, list[int]] = defaultdict(list)
+        for index, clip in enumerate(clips if join else ()):
+            self._of_speaker[clip.speaker].append(index)
         seconds = np.array([_duration(clip.path) for clip in clips])
         self._edges = np.cumsum(seconds) / seconds.sum()
 
@@ -107,8 +114,8 @@ class CropDataset(Dataset[Tensor]):
         rng = np.random.default_rng((self.seed, index))
         clip = min(int(np.searchsorted(self._edges, rng.random())), len(self.clips) - 1)
         speed, gain, position = rng.uniform(*self.speed), rng.uniform(*self.gain_db), rng.random()
-        audio = self._read(clip)
         wanted = round(self.crop_samples * speed)
+        audio = self._read_on(clip, wanted)
         start = int(position * max(len(audio) - wanted + 1, 1))
         crop = audio[start : start + wanted].astype(np.float32) / 32768
         if wanted != self.crop_samples:
@@ -116,6 +123,17 @@ class CropDataset(Dataset[Tensor]):
         crop = crop[: self.crop_samples] * 10 ** (gain / 20)
         peak = np.abs(crop).max(initial=0.0)
         return torch.from_numpy(np.pad(crop / max(peak, 1.0), (0, self.crop_samples - len(crop))).astype(np.float32))
+
+    def _read_on(self, clip: int, wanted: int) -> NDArray[np.int16]:
+        """Return a recording and, where it is shorter than what is wanted, those that follow it."""
+        audio = self._read(clip)
+        same = self._of_speaker.get(self.clips[clip].speaker, [clip])
+        first = same.index(clip)
+        for following in same[first + 1 :] + same[:first]:
+            if len(audio) >= wanted:
+                break
+            audio = np.concatenate([audio, self._read(following)])
+        return audio
 
     def _read(self, clip: int) -> NDArray[np.int16]:
         if self._cache is not None and clip in self._cache:
@@ -192,6 +210,7 @@ class AudioCropDataModule(L.LightningDataModule):
         allow_outside: Accept absolute paths in a manifest, and paths that lead out of its folder.
         validation_source: Manifest or folder to validate on, where the speakers were divided already; ``source`` is
             trained on whole then, and its held-out speakers are not asked for.
+        join: Fill up crops that are longer than their recording with the speaker's next recordings, not with silence.
     """
 
     def __init__(
@@ -212,6 +231,7 @@ class AudioCropDataModule(L.LightningDataModule):
         seed: int = 0,
         allow_outside: bool = False,
         validation_source: str | None = None,
+        join: bool = False,
     ) -> None:
         super().__init__()
         self.allow_outside, self.validation_source = allow_outside, validation_source
@@ -225,6 +245,7 @@ class AudioCropDataModule(L.LightningDataModule):
         self.validation_samples, self.validation_crops = round(validation_seconds * sample_rate), validation_crops
         self.held_out_fraction, self.held_out_speakers = held_out_fraction, frozenset(held_out_speakers or ())
         self.gain_db, self.speed, self.cache, self.num_workers, self.seed = gain_db, speed, cache, num_workers, seed
+        self.join = join
 
     def setup(self, stage: str) -> None:
         """Read the list of recordings and divide the speakers.
@@ -234,10 +255,10 @@ class AudioCropDataModule(L.LightningDataModule):
         """
         training, validation = self._divide(read_clips(Path(self.source).expanduser(), self.allow_outside))
         self.training = CropDataset(
-            training, self.sample_rate, self.crop_samples, self.seed, self.gain_db, self.speed, self.cache
+            training, self.sample_rate, self.crop_samples, self.seed, self.gain_db, self.speed, self.cache, self.join
         )
         self.validation = CropDataset(
-            validation, self.sample_rate, self.validation_samples, self.seed, cache=self.cache
+            validation, self.sample_rate, self.validation_samples, self.seed, cache=self.cache, join=self.join
         )
 
     def _divide(self, clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:

@@ -105,7 +105,10 @@ class SemanticTokenizer(nn.Module):
         Raises:
             ValueError: The audio is too short or too long for the features.
         """
-        features = self.features(audio)
+        return self.pooled(self.features(audio))
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Average ``pool`` frames of features into one: ``[B, T, dim]`` to ``[B, ceil(T / pool), dim]``."""
         if self.pool == 1:
             return features
         return F.avg_pool1d(features.transpose(1, 2), self.pool, ceil_mode=True).transpose(1, 2)

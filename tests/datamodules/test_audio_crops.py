@@ -77,6 +77,21 @@ def test_crops_are_resampled_filled_up_and_bounded(corpus):
     assert 2 * pitch(crop[:RATE]) == pytest.approx(300, abs=5)
 
 
+def test_a_crop_goes_on_with_the_same_speaker(corpus):
+    clips = read_clips(corpus)
+    joined = CropDataset(clips, RATE, int(1.25 * RATE), speed=(1.1, 1.1), join=True)
+    alone = CropDataset(clips, RATE, int(1.25 * RATE), speed=(1.1, 1.1))
+    for index in range(12):
+        crop, speaker = joined[index], pitch(alone[index])
+        # 1.375 s are wanted and a speaker has 1.5 s: sound to the last sample, of one voice.
+        assert crop[-100:].abs().max() > 0.4
+        assert alone[index][-1000:].abs().max() == 0
+        assert pitch(crop[-2000:]) == pytest.approx(speaker, abs=8)
+        assert pitch(crop[:2000]) == pytest.approx(speaker, abs=8)
+    # Where a speaker has no more, there is silence.
+    assert CropDataset(clips, RATE, 2 * RATE, join=True)[0][-RATE // 4 :].abs().max() == 0
+
+
 def test_speed_moves_the_pitch(corpus):
     clips = [Clip(corpus / "speaker4" / "1.wav", "speaker4")]
     crops = CropDataset(clips, RATE, RATE // 2, speed=(1.1, 1.1))

@@ -92,14 +92,45 @@ def test_the_student_hears_noise_and_the_teacher_does_not(monkeypatch):
     monkeypatch.setattr(
         module.student, "predict", lambda audio: heard.setdefault("student", audio)[:, ::320, None].expand(-1, -1, 6)
     )
-    frames = module.teacher.frames
-    monkeypatch.setattr(module.teacher, "frames", lambda audio: frames(heard.setdefault("teacher", audio)))
+    extract = module.teacher.features.extract
+    monkeypatch.setattr(module.teacher.features, "extract", lambda audio: extract(heard.setdefault("teacher", audio)))
     audio = make_audio()
     module.training_step(audio, 0)
     assert torch.equal(heard["teacher"], audio)
     noise = heard["student"] - audio
     ratio = 10 * torch.log10(noise.square().mean(1) / audio.square().mean(1))
     torch.testing.assert_close(ratio, torch.full_like(ratio, -10.0), atol=0.3, rtol=0)
+
+
+def test_the_teacher_works_in_the_trainers_precision_and_is_compared_in_full(monkeypatch):
+    module = SemanticDistillation(make_teacher(), make_student())
+    extract, standardize = module.teacher.features.extract, module.teacher.standardize
+    seen = []
+
+    def watched(audio):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return extract(audio).bfloat16()
+
+    def compared(frames):
+        seen.append(frames.dtype)
+        return standardize(frames)
+
+    monkeypatch.setattr(module.teacher.features, "extract", watched)
+    monkeypatch.setattr(module.teacher, "standardize", compared)
+    with torch.autocast("cpu", torch.bfloat16):
+        module.compare(make_audio(), make_audio())
+    assert seen == [True, torch.float32]
+
+
+def test_a_teacher_that_pools_gives_pooled_targets():
+    features = LogMelFeatures(num_mels=6, context=0)
+    teacher = SemanticTokenizer(features, 2, pool=2)
+    teacher.set_codebook(torch.zeros(6), torch.ones(6), torch.stack([torch.zeros(6), torch.ones(6)]))
+    student = DistilledFeatures(6, 16, 1, 2, 32, 3, hop_length=640, num_mels=12)
+    audio = make_audio()
+    _, logits, tokens, _ = SemanticDistillation(teacher, student).compare(audio, audio)
+    assert len(logits) == len(tokens) == audio.shape[0] * audio.shape[1] // 640
+    assert torch.equal(tokens, teacher.encode(audio).flatten())
 
 
 @pytest.mark.parametrize("max_energy", [4.0, None])
@@ -114,7 +145,7 @@ def test_frames_of_enormous_norm_teach_nothing_unless_they_are_kept(monkeypatch,
     for size in (50.0, 500.0):
         frames = wanted.clone()
         frames[:, 7] = module.teacher.mean + size * module.teacher.std
-        monkeypatch.setattr(module.teacher, "frames", lambda audio, frames=frames: frames)
+        monkeypatch.setattr(module.teacher.features, "extract", lambda audio, frames=frames: frames)
         losses.append(module.training_step(audio, 0).item())
         module.validation_step(audio, 0)
     assert (losses[0] == losses[1]) == (max_energy is not None)
