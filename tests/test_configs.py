@@ -93,8 +93,9 @@ def checkout(tmp_path_factory):
         tokenizer.save_pretrained(root / folder)
     (root / "checkpoints").symlink_to(ROOT / "checkpoints")
     (root / "datamodules").symlink_to(ROOT / "datamodules")
-    (root / "runs/semantic/distilled").mkdir()
-    (root / "runs/semantic/distilled/tokenizer").symlink_to(ROOT / "checkpoints/small-16k/semantic")
+    for part in ("distilled", "distilled_longer"):
+        (root / "runs/semantic" / part).mkdir()
+        (root / "runs/semantic" / part / "tokenizer").symlink_to(ROOT / "checkpoints/small-16k/semantic")
     for run in ("small", "small_longer", "small_student", "soundstorm"):
         (root / "runs" / run).mkdir()
         (root / "runs" / run / "network").symlink_to(ROOT / "checkpoints/small-16k/soundstorm")
