@@ -104,8 +104,9 @@ class CropDataset(Dataset[Tensor]):
         self.gain_db, self.speed = gain_db, speed
         self._cache: dict[int, NDArray[np.int16]] | None = {} if cache else None
         self._of_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, clip in enumerate(clips if join else ()):
-            self._of_speaker[clip.speaker].append(index)
+        for index, clip in enumerate(clips):
+            if join and clip.speaker:  # who is not named may be anybody
+                self._of_speaker[clip.speaker].append(index)
         seconds = np.array([_duration(clip.path) for clip in clips])
         self._edges = np.cumsum(seconds) / seconds.sum()
 

@@ -36,7 +36,7 @@ class SpeechFeatures(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, audio: Tensor) -> Tensor:
-        """Compute the features of audio that :meth:`forward` has checked: ``[B, N]`` to ``[B, T, dim]``."""
+        """Compute the features of audio that :meth:`compute` has checked: ``[B, N]`` to ``[B, T, dim]``."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -68,6 +68,15 @@ class SpeechFeatures(nn.Module, ABC):
         Raises:
             ValueError: The audio is not ``[B, N]``, is too short for one frame, or is longer than ``max_samples``.
         """
+        # In full precision under any autocast: tokens that depend on the run that made them do not fit the next run's.
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.compute(audio.float())
+
+    def compute(self, audio: Tensor) -> Tensor:
+        """Compute the features as :meth:`forward` does, but in the precision of the autocast around it.
+
+        For targets of a training, which are not kept. Arguments, result and errors are those of :meth:`forward`.
+        """
         if audio.dim() != 2:
             raise ValueError(f"expected audio of shape [B, N], got {list(audio.shape)}")
         num_samples = audio.shape[1]
@@ -78,9 +87,7 @@ class SpeechFeatures(nn.Module, ABC):
         num_frames = self.num_frames(num_samples)
         if num_frames < 1:
             raise ValueError(f"{seconds:.4f} s of audio is too short for one frame of speech features")
-        # In full precision under any autocast: tokens that depend on the run that made them do not fit the next run's.
-        with torch.autocast(audio.device.type, enabled=False):
-            features = self.extract(audio.float()).float()
+        features = self.extract(audio).float()
         if features.shape[1] != num_frames:
             raise RuntimeError(f"{type(self).__name__} made {features.shape[1]} frames where {num_frames} were due")
         return features

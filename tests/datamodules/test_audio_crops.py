@@ -92,6 +92,12 @@ def test_a_crop_goes_on_with_the_same_speaker(corpus):
     assert CropDataset(clips, RATE, 2 * RATE, join=True)[0][-RATE // 4 :].abs().max() == 0
 
 
+def test_recordings_of_nobody_are_not_joined(corpus):
+    clips = [clip._replace(speaker="") for clip in read_clips(corpus)]
+    joined, alone = (CropDataset(clips, RATE, 2 * RATE, join=join) for join in (True, False))
+    assert all(torch.equal(joined[index], alone[index]) for index in range(4))
+
+
 def test_speed_moves_the_pitch(corpus):
     clips = [Clip(corpus / "speaker4" / "1.wav", "speaker4")]
     crops = CropDataset(clips, RATE, RATE // 2, speed=(1.1, 1.1))

@@ -122,6 +122,13 @@ def test_the_teacher_works_in_the_trainers_precision_and_is_compared_in_full(mon
     assert seen == [True, torch.float32]
 
 
+def test_crops_longer_than_the_teacher_takes_are_refused():
+    module = SemanticDistillation(make_teacher(), make_student())
+    module.teacher.features.max_samples = 8000
+    with pytest.raises(ValueError, match=r"1\.00 s of audio is more than the 0\.5 s the speech features take"):
+        module.compare(make_audio(), make_audio())
+
+
 def test_a_teacher_that_pools_gives_pooled_targets():
     features = LogMelFeatures(num_mels=6, context=0)
     teacher = SemanticTokenizer(features, 2, pool=2)
