@@ -93,7 +93,7 @@ def checkout(tmp_path_factory):
         tokenizer.save_pretrained(root / folder)
     (root / "checkpoints").symlink_to(ROOT / "checkpoints")
     (root / "datamodules").symlink_to(ROOT / "datamodules")
-    for part in ("distilled", "distilled_longer"):
+    for part in ("distilled", "distilled_longer", "distilled_sentences"):
         (root / "runs/semantic" / part).mkdir()
         (root / "runs/semantic" / part / "tokenizer").symlink_to(ROOT / "checkpoints/small-16k/semantic")
     for run in ("small", "small_longer", "small_student", "soundstorm"):

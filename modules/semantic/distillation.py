@@ -39,6 +39,8 @@ class SemanticDistillation(LightningModule):
             where None.
         max_energy: Frames of the teacher whose mean square over the dimensions is larger are outliers; None keeps all.
         scale: How sharply a squared distance per dimension decides for a centroid, to begin with; it is learnt.
+        masked_bands: Width of the widest mask over bands of the student's input in training, :func:`mask_spectra`.
+        masked_frames: Length of the longest mask over its frames.
 
     Raises:
         ValueError: Student and teacher differ in rate or width.
@@ -55,6 +57,8 @@ class SemanticDistillation(LightningModule):
         noise_db: tuple[float, float] | None = (-50.0, -15.0),
         max_energy: float | None = 4.0,
         scale: float = 20.0,
+        masked_bands: int = 0,
+        masked_frames: int = 0,
     ) -> None:
         super().__init__()
         teacher.require_codebook()
@@ -69,9 +73,11 @@ class SemanticDistillation(LightningModule):
         self.strict_loading = False
         self.teacher = teacher.requires_grad_(False)
         student.teaching, student.teacher = True, json.loads(json.dumps(teacher.identity()))
-        self.student = student
+        # Lightning trains in the mode that it finds.
+        self.student = student.train()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.token_weight, self.noise_db, self.max_energy = token_weight, noise_db, max_energy
+        self.masked_bands, self.masked_frames = masked_bands, masked_frames
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     @property
@@ -99,7 +105,10 @@ class SemanticDistillation(LightningModule):
             # and Whisper base takes a third of the time.
             wanted = self.teacher.standardize(self.teacher.pooled(self.teacher.features.compute(audio)))
             tokens = self.teacher.nearest(wanted)[0]
-        found = self.student.predict(heard)
+        spectra = self.student.spectra(heard)
+        if self.training:
+            spectra = mask_spectra(spectra, self.masked_bands, self.masked_frames)
+        found = self.student.read(spectra)
         # Encoders make a frame or two fewer than there is audio.
         frames = min(found.shape[1], wanted.shape[1])
         found, wanted, tokens = found[:, :frames].float(), wanted[:, :frames], tokens[:, :frames]
@@ -154,6 +163,35 @@ class SemanticDistillation(LightningModule):
         """The student alone: the teacher stays where it was loaded from."""
         state = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if not name.startswith("teacher.")}
+
+
+def mask_spectra(spectra: Tensor, bands: int, frames: int) -> Tensor:
+    """Hide bands and stretches of time (SpecAugment: Park et al. 2019, section 2, without warping).
+
+    Two masks over bands per row, and one over frames per hundred frames; their widths are drawn from 0 to the given
+    one, their places from all that fit. What is hidden becomes 0, a band's mean where spectra are free of it.
+
+    Args:
+        spectra: Two spectra per frame, shape ``[B, T, 2 * num_mels]``.
+        bands: Width of the widest mask over bands, at most all of them.
+        frames: Length of the longest mask over frames, at most all of them.
+
+    Returns:
+        Masked spectra, shape ``[B, T, 2 * num_mels]``.
+    """
+    rows, num_frames, width = spectra.shape
+    hidden_bands = _stretches(rows, 2, width // 2, bands, spectra.device).repeat(1, 2)
+    hidden_frames = _stretches(rows, num_frames // 100, num_frames, frames, spectra.device)
+    return spectra.masked_fill(hidden_bands[:, None] | hidden_frames[:, :, None], 0.0)
+
+
+def _stretches(rows: int, count: int, length: int, longest: int, device: torch.device) -> Tensor:
+    """Draw ``count`` stretches of 0 to ``longest`` places in each row: bool ``[rows, length]``."""
+    drawn = torch.rand(2, rows, count, 1, device=device)
+    sizes = (drawn[0] * (min(longest, length) + 1)).floor()
+    starts = (drawn[1] * (length - sizes + 1)).floor()
+    places = torch.arange(length, device=device)
+    return ((places >= starts) & (places < starts + sizes)).any(1)
 
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:

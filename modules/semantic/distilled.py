@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from modules.layers import Conformer
@@ -29,9 +30,11 @@ class DistilledFeatures(SpeechFeatures):
         hop_length: Samples per frame; spectra are taken at twice the rate of frames.
         num_mels: Mel bands.
         teacher: Identity of the tokenizer whose tokens these features stand in for.
+        positions: Frames that are told their place in the recording, as those of a teacher with absolute positions
+            are; later ones count as the last of these. With 0 no frame knows its place.
 
     Raises:
-        ValueError: ``hop_length`` is odd.
+        ValueError: ``hop_length`` is odd, or ``positions`` negative.
     """
 
     def __init__(
@@ -47,10 +50,13 @@ class DistilledFeatures(SpeechFeatures):
         hop_length: int = 320,
         num_mels: int = 64,
         teacher: dict[str, Any] | None = None,
+        positions: int = 0,
     ) -> None:
         super().__init__()
         if hop_length % 2:
             raise ValueError(f"hop_length={hop_length} must be even: a frame is made of two spectra")
+        if positions < 0:
+            raise ValueError(f"positions={positions} is negative; 0 tells no frame its place")
         self.dim, self.sample_rate, self.hop_length = dim, sample_rate, hop_length
         self.arguments = {
             "dim": dim,
@@ -63,12 +69,17 @@ class DistilledFeatures(SpeechFeatures):
             "sample_rate": sample_rate,
             "hop_length": hop_length,
             "num_mels": num_mels,
+            "positions": positions,
         }
         self.teacher = teacher
         self.log_mel = LogMelFeatures(
             sample_rate, hop_length // 2, window_length=2 * hop_length, num_mels=num_mels, context=0
         )
         self.embed = nn.Linear(2 * num_mels, model_dim)
+        self.positions = positions
+        if positions:
+            self.place = nn.Linear(model_dim, model_dim, bias=False)
+            nn.init.zeros_(self.place.weight)  # what was learnt without positions still holds with them
         self.trunk = Conformer(
             model_dim, num_layers, num_heads, ffn_dim, conv_kernel_size, conv_expansion=1, dropout=dropout
         )
@@ -88,14 +99,36 @@ class DistilledFeatures(SpeechFeatures):
         Returns:
             The teacher's standardised features as far as they were learnt, shape ``[B, num_frames(N), dim]``.
         """
-        return self.head(self.trunk(self.embed(self._spectra(audio))))
+        return self.read(self.spectra(audio))
+
+    def read(self, spectra: Tensor) -> Tensor:
+        """Compute the features of the :meth:`spectra` of audio, with gradients.
+
+        Args:
+            spectra: Shape ``[B, T, 2 * num_mels]``.
+
+        Returns:
+            The teacher's standardised features as far as they were learnt, shape ``[B, T, dim]``.
+        """
+        x = self.embed(spectra)
+        if self.positions:
+            place = torch.arange(x.shape[1], device=x.device).clamp_max(self.positions - 1)
+            x = x + self.place(sinusoids(place, x.shape[-1]))
+        return self.head(self.trunk(x))
 
     def extract(self, audio: Tensor) -> Tensor:
         """Compute the features: ``[B, N]`` to ``[B, T, dim]``."""
         return self.predict(audio)
 
-    def _spectra(self, audio: Tensor) -> Tensor:
-        """Log-mel spectra at twice the rate of frames, two to a frame, each band free of its mean over the audio."""
+    def spectra(self, audio: Tensor) -> Tensor:
+        """Log-mel spectra at twice the rate of frames, two to a frame, each band free of its mean over the audio.
+
+        Args:
+            audio: Mono audio, shape ``[B, N]``.
+
+        Returns:
+            Shape ``[B, num_frames(N), 2 * num_mels]``, the bands of the earlier spectrum first.
+        """
         whole = nn.functional.pad(audio, (0, -audio.shape[1] % self.hop_length))
         return (self.log_mel(whole) / 3).unflatten(1, (-1, 2)).flatten(2)
 
@@ -121,3 +154,18 @@ class DistilledFeatures(SpeechFeatures):
     def init_args(self) -> dict[str, Any]:
         """Arguments that construct these features again, without what was learnt."""
         return {**self.arguments, "teacher": self.teacher}
+
+
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of positions (Vaswani et al. 2017, section 3.5), in halves as Whisper's encoder has them.
+
+    Args:
+        positions: Positions, shape ``[T]``.
+        dim: Even width D.
+
+    Returns:
+        Shape ``[T, D]``, float32: D / 2 sines, then D / 2 cosines, of periods from 2 pi to 10000 * 2 pi.
+    """
+    rates = torch.logspace(0, -4, dim // 2, device=positions.device)
+    angles = positions[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -2,11 +2,14 @@ import pytest
 import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from callbacks.semantic_exporter import SemanticExporter
 from modules.optimizers import MuonWithAdamW
 from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
-from modules.semantic.distillation import SemanticDistillation
+from modules.semantic.distillation import SemanticDistillation, mask_spectra
+from modules.semantic.distilled import sinusoids
 from modules.semantic.pretrained import pretrained_features
 
 
@@ -89,9 +92,8 @@ def test_the_student_hears_noise_and_the_teacher_does_not(monkeypatch):
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
     monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
     heard = {}
-    monkeypatch.setattr(
-        module.student, "predict", lambda audio: heard.setdefault("student", audio)[:, ::320, None].expand(-1, -1, 6)
-    )
+    spectra = module.student.spectra
+    monkeypatch.setattr(module.student, "spectra", lambda audio: spectra(heard.setdefault("student", audio)))
     extract = module.teacher.features.extract
     monkeypatch.setattr(module.teacher.features, "extract", lambda audio: extract(heard.setdefault("teacher", audio)))
     audio = make_audio()
@@ -166,11 +168,84 @@ def test_a_students_training_goes_on_from_its_folder(tmp_path):
     further = SemanticDistillation(make_teacher(), features)
     audio = make_audio()
     torch.testing.assert_close(features.predict(audio), module.student.predict(audio), atol=2e-2, rtol=0)
-    assert next(further.student.train().parameters()).requires_grad
+    assert further.student.training
+    assert next(further.student.parameters()).requires_grad
     further.training_step(audio, 0).backward()
     make_teacher().save_pretrained(tmp_path / "teacher")
     with pytest.raises(ValueError, match="LogMelFeatures; only DistilledFeatures can be trained on"):
         pretrained_features(str(tmp_path / "teacher"))
+
+
+def test_a_student_that_is_told_positions_begins_as_it_was(tmp_path):
+    fit(tmp_path, steps=20)
+    audio = make_audio()
+    told = pretrained_features(str(tmp_path / "student"), positions=30, dropout=0.2)
+    torch.testing.assert_close(told.predict(audio), pretrained_features(str(tmp_path / "student")).predict(audio))
+    assert told.init_args()["dropout"] == 0.2
+    assert not told.training
+    assert told.teacher is not None
+    with torch.no_grad():
+        told.place.weight.normal_()
+    tokenizer = SemanticTokenizer(told, 8)
+    tokenizer.set_codebook(torch.zeros(6), torch.ones(6), make_teacher().centroids)
+    tokenizer.save_pretrained(tmp_path / "told")
+    loaded = pretrained_features(str(tmp_path / "told"), dropout=0.0)
+    assert loaded.positions == 30
+    torch.testing.assert_close(loaded.predict(audio), told.predict(audio), atol=2e-2, rtol=0)
+    with pytest.raises(ValueError, match="has learnt 30 places; positions=0"):
+        pretrained_features(str(tmp_path / "told"), positions=0)
+
+
+def test_a_frame_is_told_its_place_up_to_the_last():
+    student = DistilledFeatures(6, 16, 1, 2, 32, 3, num_mels=12, positions=5)
+    student.trunk = torch.nn.Identity()  # no frame sees another
+    with torch.no_grad():
+        student.place.weight.normal_()
+    same = torch.zeros(1, 8, 24)
+    features = student.read(same)[0]
+    assert len(features[:5].unique(dim=0)) == 5
+    torch.testing.assert_close(features[4:], features[4:5].expand(4, -1))
+    with pytest.raises(ValueError, match="positions=-1 is negative"):
+        DistilledFeatures(6, positions=-1)
+
+
+def test_sinusoids_are_whispers():
+    config = WhisperConfig(
+        d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=8, max_source_positions=40
+    )
+    expected = WhisperEncoder(config).embed_positions.weight
+    torch.testing.assert_close(sinusoids(torch.arange(40), 16), expected, atol=1e-5, rtol=0)
+
+
+def test_masks_hide_bands_in_both_spectra_and_stretches_of_time():
+    torch.manual_seed(0)
+    kept = mask_spectra(torch.ones(200, 300, 2 * 12), bands=4, frames=9) != 0
+    earlier, later = kept.unflatten(2, (2, 12)).unbind(2)
+    assert torch.equal(earlier, later)
+    hidden_frames, hidden_bands = ~earlier.any(2), ~earlier.any(1)
+    assert torch.equal(earlier, ~(hidden_frames[:, :, None] | hidden_bands[:, None]))
+    # Two masks of 0 to 4 bands, three of 0 to 9 frames, which may meet.
+    assert hidden_bands.sum(1).max() == 8
+    assert 18 < hidden_frames.sum(1).max() <= 27
+    assert 2.5 < hidden_bands.sum(1).float().mean() < 4
+    assert 11 < hidden_frames.sum(1).float().mean() < 13.5
+    assert hidden_bands.any(0).all()
+    assert hidden_frames.any(0).all()
+    assert mask_spectra(torch.ones(2, 300, 24), bands=0, frames=0).all()
+    assert mask_spectra(torch.ones(2, 99, 24), bands=99, frames=99).shape == (2, 99, 24)
+
+
+def test_masks_are_for_training_alone(monkeypatch):
+    module = SemanticDistillation(make_teacher(), make_student(), noise_db=None, masked_bands=12)
+    read, seen = module.student.read, []
+    monkeypatch.setattr(module.student, "read", lambda spectra: read(seen.append(spectra) or spectra))
+    audio = make_audio()
+    module.train()
+    module.compare(audio, audio)
+    module.eval()
+    module.compare(audio, audio)
+    assert (seen[0] != module.student.spectra(audio)).any()
+    assert torch.equal(seen[1], module.student.spectra(audio))
 
 
 def test_frames_are_the_codecs():
