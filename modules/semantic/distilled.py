@@ -149,6 +149,7 @@ class DistilledFeatures(SpeechFeatures):
             "sample_rate": self.sample_rate,
             "hop_length": self.hop_length,
             "dim": self.dim,
+            **({"positions": self.positions} if self.positions else {}),  # of one width, whatever their number
         }
 
     def init_args(self) -> dict[str, Any]:

@@ -192,6 +192,7 @@ def test_a_student_that_is_told_positions_begins_as_it_was(tmp_path):
     loaded = pretrained_features(str(tmp_path / "told"), dropout=0.0)
     assert loaded.positions == 30
     torch.testing.assert_close(loaded.predict(audio), told.predict(audio), atol=2e-2, rtol=0)
+    assert pretrained_features(str(tmp_path / "told"), positions=40).identity() != loaded.identity()
     with pytest.raises(ValueError, match="has learnt 30 places; positions=0"):
         pretrained_features(str(tmp_path / "told"), positions=0)
 
