@@ -46,7 +46,7 @@ demo-fit: setup
 # one another can run side by side: make -j 2 on a CPU with OMP_NUM_THREADS=1, so that each has a core.
 SOUNDSTORM := $(BIN)/soundstorm
 TEACHER := runs/semantic/whisper_base/tokenizer
-STUDENT := runs/semantic/distilled_positions/tokenizer
+STUDENT := runs/semantic/distilled_sentences/tokenizer
 SPLITS := train heldout test
 
 $(SPLITS:%=data/%.csv):
@@ -63,8 +63,8 @@ $(SPLITS:%=tokens-small/%): tokens-small/%: data/%.csv $(TEACHER)
 	  --data.init_args.source.init_args.path $< --trainer.callbacks.init_args.split $*
 
 train-small: tokens-small
-	for part in distilled distilled_longer distilled_sentences distilled_positions; do \
-	  test -d runs/semantic/$$part/tokenizer || $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
+	for part in distilled distilled_longer distilled_sentences; do test -d runs/semantic/$$part/tokenizer || \
+	  $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
 	for split in $(SPLITS); do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \

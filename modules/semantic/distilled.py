@@ -85,6 +85,7 @@ class DistilledFeatures(SpeechFeatures):
         )
         self.head = nn.Linear(model_dim, dim)
         self.teaching = False
+        self.train(False)  # PyTorch makes modules for training: dropout would decide over tokens
 
     def num_frames(self, num_samples: int) -> int:
         """``ceil(num_samples / hop_length)``."""

@@ -30,4 +30,4 @@ def pretrained_features(folder: str, dropout: float | None = None, positions: in
     going_on = DistilledFeatures(**arguments)
     # The one matrix that may be missing, that of the places, starts at zero.
     going_on.load_state_dict({**going_on.state_dict(), **features.state_dict()})
-    return going_on.train(False)
+    return going_on

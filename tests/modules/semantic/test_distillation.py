@@ -197,6 +197,21 @@ def test_a_student_that_is_told_positions_begins_as_it_was(tmp_path):
         pretrained_features(str(tmp_path / "told"), positions=0)
 
 
+def test_dropout_never_decides_over_tokens(tmp_path):
+    fit(tmp_path, steps=1)
+    features = pretrained_features(str(tmp_path / "student"), dropout=0.5)
+    audio = make_audio()
+    assert torch.equal(features(audio), features(audio))
+    tokenizer = SemanticTokenizer(features, 8)
+    tokenizer.set_codebook(torch.zeros(6), torch.ones(6), make_teacher().centroids)
+    tokenizer.save_pretrained(tmp_path / "dropping")
+    loaded = SemanticTokenizer.from_pretrained(str(tmp_path / "dropping"))
+    assert torch.equal(loaded.frames(audio), loaded.frames(audio))
+    module = SemanticDistillation(make_teacher(), features)
+    assert not torch.equal(module.student.predict(audio), module.student.predict(audio))
+    assert torch.equal(module.tokenizer.eval().frames(audio), module.tokenizer.eval().frames(audio))
+
+
 def test_a_frame_is_told_its_place_up_to_the_last():
     student = DistilledFeatures(6, 16, 1, 2, 32, 3, num_mels=12, positions=5)
     student.trunk = torch.nn.Identity()  # no frame sees another
