@@ -25,8 +25,11 @@ def pretrained_features(folder: str, dropout: float | None = None, positions: in
         raise ValueError(f"{folder} quantises {type(features).__name__}; only DistilledFeatures can be trained on")
     if positions == 0 and features.positions:
         raise ValueError(f"{folder} has learnt {features.positions} places; positions=0 would take them away")
-    changed = {"dropout": dropout, "positions": positions}
-    arguments = {**features.init_args(), **{name: value for name, value in changed.items() if value is not None}}
+    arguments = features.init_args()
+    if dropout is not None:
+        arguments["dropout"] = dropout
+    if positions is not None:
+        arguments["positions"] = positions
     going_on = DistilledFeatures(**arguments)
     # The one matrix that may be missing, that of the places, starts at zero.
     going_on.load_state_dict({**going_on.state_dict(), **features.state_dict()})
