@@ -91,17 +91,6 @@ class DistilledFeatures(SpeechFeatures):
         """``ceil(num_samples / hop_length)``."""
         return math.ceil(num_samples / self.hop_length)
 
-    def predict(self, audio: Tensor) -> Tensor:
-        """Compute the features with gradients.
-
-        Args:
-            audio: Mono audio, shape ``[B, N]``.
-
-        Returns:
-            The teacher's standardised features as far as they were learnt, shape ``[B, num_frames(N), dim]``.
-        """
-        return self.read(self.spectra(audio))
-
     def read(self, spectra: Tensor) -> Tensor:
         """Compute the features of the :meth:`spectra` of audio, with gradients.
 
@@ -119,7 +108,7 @@ class DistilledFeatures(SpeechFeatures):
 
     def extract(self, audio: Tensor) -> Tensor:
         """Compute the features: ``[B, N]`` to ``[B, T, dim]``."""
-        return self.predict(audio)
+        return self.read(self.spectra(audio))
 
     def spectra(self, audio: Tensor) -> Tensor:
         """Log-mel spectra at twice the rate of frames, two to a frame, each band free of its mean over the audio.

@@ -167,7 +167,7 @@ def test_a_students_training_goes_on_from_its_folder(tmp_path):
     features = pretrained_features(str(tmp_path / "student"))
     further = SemanticDistillation(make_teacher(), features)
     audio = make_audio()
-    torch.testing.assert_close(features.predict(audio), module.student.predict(audio), atol=2e-2, rtol=0)
+    torch.testing.assert_close(features.extract(audio), module.student.extract(audio), atol=2e-2, rtol=0)
     assert further.student.training
     assert next(further.student.parameters()).requires_grad
     further.training_step(audio, 0).backward()
@@ -180,7 +180,7 @@ def test_a_student_that_is_told_positions_begins_as_it_was(tmp_path):
     fit(tmp_path, steps=20)
     audio = make_audio()
     told = pretrained_features(str(tmp_path / "student"), positions=30, dropout=0.2)
-    torch.testing.assert_close(told.predict(audio), pretrained_features(str(tmp_path / "student")).predict(audio))
+    torch.testing.assert_close(told.extract(audio), pretrained_features(str(tmp_path / "student")).extract(audio))
     assert told.init_args()["dropout"] == 0.2
     assert not told.training
     assert told.teacher is not None
@@ -191,7 +191,7 @@ def test_a_student_that_is_told_positions_begins_as_it_was(tmp_path):
     tokenizer.save_pretrained(tmp_path / "told")
     loaded = pretrained_features(str(tmp_path / "told"), dropout=0.0)
     assert loaded.positions == 30
-    torch.testing.assert_close(loaded.predict(audio), told.predict(audio), atol=2e-2, rtol=0)
+    torch.testing.assert_close(loaded.extract(audio), told.extract(audio), atol=2e-2, rtol=0)
     assert pretrained_features(str(tmp_path / "told"), positions=40).identity() != loaded.identity()
     with pytest.raises(ValueError, match="has learnt 30 places; positions=0"):
         pretrained_features(str(tmp_path / "told"), positions=0)
@@ -208,7 +208,7 @@ def test_dropout_never_decides_over_tokens(tmp_path):
     loaded = SemanticTokenizer.from_pretrained(str(tmp_path / "dropping"))
     assert torch.equal(loaded.frames(audio), loaded.frames(audio))
     module = SemanticDistillation(make_teacher(), features)
-    assert not torch.equal(module.student.predict(audio), module.student.predict(audio))
+    assert not torch.equal(module.student.extract(audio), module.student.extract(audio))
     assert torch.equal(module.tokenizer.eval().frames(audio), module.tokenizer.eval().frames(audio))
 
 
