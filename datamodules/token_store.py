@@ -1,6 +1,7 @@
 """Several token sets as one numbered list of utterances."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -29,8 +30,15 @@ class TokenSource(Protocol):
         ...
 
 
-def load_common_card(folders: Sequence[str | Path]) -> TokenSetCard:
+def load_common_card(folders: Sequence[str | Path], mixed_semantics: bool = False) -> TokenSetCard:
     """Read the cards of several token sets, which must agree.
+
+    Args:
+        folders: Token sets.
+        mixed_semantics: Let semantic tokens be of different tokenizers with vocabularies of the same size.
+
+    Returns:
+        The card of the first.
 
     Raises:
         FileNotFoundError: A folder is no token set.
@@ -40,7 +48,9 @@ def load_common_card(folders: Sequence[str | Path]) -> TokenSetCard:
         raise ValueError("no token set was named: give token_sets at least one folder")
     card = TokenSetCard.load(folders[0])
     for folder in folders[1:]:
-        card.check_matches(TokenSetCard.load(folder), str(folders[0]), f"{folder} (they cannot be mixed)")
+        other = TokenSetCard.load(folder)
+        other = replace(other, semantic=card.semantic) if mixed_semantics else other
+        card.check_matches(other, str(folders[0]), f"{folder} (they cannot be mixed)")
     return card
 
 
@@ -52,6 +62,7 @@ class TokenStore:
         splits: Splits to take of each set that has them.
         every_folder: Whether each set must have one of the splits, or any set will do.
         cache_dir: Where the memory-mappable copies lie; ``None``: in each set's folder.
+        mixed_semantics: See :func:`load_common_card`.
 
     Raises:
         FileNotFoundError: A folder is no token set, or a split is missing; the splits that exist are named.
@@ -65,8 +76,9 @@ class TokenStore:
         *,
         every_folder: bool = False,
         cache_dir: str | Path | None = None,
+        mixed_semantics: bool = False,
     ) -> None:
-        self.card = load_common_card(folders)
+        self.card = load_common_card(folders, mixed_semantics)
         present = {str(folder): split_names(folder) for folder in folders}
         for split in splits:
             if not any(split in names for names in present.values()):

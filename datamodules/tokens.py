@@ -54,6 +54,8 @@ class TokenDataModule(LightningDataModule):
         bucket_frames: Batches are padded to a multiple of this: smaller pads less, larger has fewer distinct shapes.
             With 48, windows up to 30 s have 32 shapes and 4.5 % padding.
         cache_dir: Where memory-mappable copies of the token sets lie; ``None``: in each set's folder.
+        mixed_semantics: Let the sets' semantic tokens be of different tokenizers, such as a teacher and a student that
+            has its centres: one class has to mean the same sound to all of them. The card is the first set's.
 
     Attributes:
         card: What the tokens mean; a model compares it with its own sizes.
@@ -79,6 +81,7 @@ class TokenDataModule(LightningDataModule):
         prompt_list: str | None = None,
         bucket_frames: int = 48,
         cache_dir: str | None = None,
+        mixed_semantics: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= min_seconds <= max_seconds or max_seconds <= 0:
@@ -108,6 +111,7 @@ class TokenDataModule(LightningDataModule):
         self.prompt_list = prompt_list
         self.bucket_frames = bucket_frames
         self.cache_dir = cache_dir
+        self.mixed_semantics = mixed_semantics
         self._card: TokenSetCard | None = None
         self._train: TrainingWindows | None = None
         self._validation: WholeUtterances | None = None
@@ -126,7 +130,7 @@ class TokenDataModule(LightningDataModule):
             ValueError: The cards of the sets differ; both values of each field are named.
         """
         if self._card is None:
-            self._card = load_common_card(self.token_sets)
+            self._card = load_common_card(self.token_sets, self.mixed_semantics)
         return self._card
 
     def prepare_data(self) -> None:
@@ -203,7 +207,13 @@ class TokenDataModule(LightningDataModule):
         )
 
     def _open(self, splits: Sequence[str], every_folder: bool = False) -> TokenStore:
-        return TokenStore(self.token_sets, splits, every_folder=every_folder, cache_dir=self.cache_dir)
+        return TokenStore(
+            self.token_sets,
+            splits,
+            every_folder=every_folder,
+            cache_dir=self.cache_dir,
+            mixed_semantics=self.mixed_semantics,
+        )
 
     def _frames(self, seconds: float) -> int:
         return round(seconds * self.card.frame_rate)

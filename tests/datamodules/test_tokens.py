@@ -382,6 +382,21 @@ def test_sets_with_different_cards_are_refused_naming_both_values(folder, tmp_pa
     refused(ValueError, r"cannot be mixed.*codec\.name: 'codec-a' and 'codec-b'", "fit", [folder, other])
 
 
+def test_sets_of_several_semantic_tokenizers_are_mixed_only_where_asked(folder, tmp_path):
+    student = write(tmp_path / "student", "train", [("x", "xi", 90)], semantic={"name": "semantic-b"})
+    options = {"validation_split": None, "min_seconds": 0.5}
+    refused(ValueError, r"cannot be mixed.*semantic\.name: 'semantic-b' and 'semantic-a'", "fit", [student, folder])
+    mixed = data([student, folder], "fit", mixed_semantics=True, **options)
+    assert mixed.card.semantic == {"name": "semantic-b"}
+    assert {"x", "train-0"} <= set(rows(mixed.train_dataloader()))
+
+
+@pytest.mark.parametrize("change", [{"codec": {"name": "codec-b"}}, {"semantic_vocab_size": 100}])
+def test_mixed_semantics_excuse_no_other_difference(folder, tmp_path, change):
+    other = write(tmp_path, "train", [("x", "xi", 90)], **change)
+    refused(ValueError, f"cannot be mixed.*{next(iter(change))}", "fit", [folder, other], mixed_semantics=True)
+
+
 def test_no_sets_at_all_are_refused():
     refused(ValueError, "give token_sets at least one folder", "fit", [])
 
