@@ -79,3 +79,32 @@ def pretrained_network(folder: str, dropout: float | None = None) -> SoundStormN
         dropout: Dropout for training on, in place of the stated one.
     """
     return load_network(folder, dropout).network.train()  # a stage switches to evaluation by itself
+
+
+def averaged_network(folder: str, other: str, share: float = 0.5, dropout: float | None = None) -> SoundStormNetwork:
+    """Average the weights of a network and of what became of it in further training.
+
+    On speech that neither has heard, the average can be better than both: it keeps of the first what the second has
+    unlearnt (Wortsman et al. 2022, robust fine-tuning).
+
+    Args:
+        folder: A trained network; what its tokens mean is what those of the average mean.
+        other: The same network trained further.
+        share: How much of ``other``: 0 is the first network, 1 the second.
+        dropout: Dropout for training on, in place of the stated one.
+
+    Raises:
+        FileNotFoundError: A file of either is missing.
+        ValueError: ``share`` lies outside of [0, 1], or the two are not of one kind; the difference is named.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} of the second network must lie in [0, 1]")
+    (network, tokens), (further, other_tokens) = load_network(folder, dropout), load_network(other)
+    differing = [name for name in ARGUMENTS if name != "dropout" and getattr(network, name) != getattr(further, name)]
+    if differing or tokens["codec"] != other_tokens["codec"]:
+        raise ValueError(f"{folder} and {other} differ in {', '.join(differing) or 'the codec'}: no average is of use")
+    weights = further.state_dict()
+    network.load_state_dict(
+        {name: torch.lerp(value, weights[name], share) for name, value in network.state_dict().items()}
+    )
+    return network.train()  # a stage switches to evaluation by itself
