@@ -37,7 +37,8 @@ def spoken(folder: Path, lines="One here.\nTwo there.\n", **arguments) -> Spoken
 
 
 def content(source: SpokenText) -> dict[str, bytes]:
-    return {utterance.text: Path(utterance.path).read_bytes() for utterance in source}
+    """What is heard, without titles and comments."""
+    return {utterance.text: soundfile.read(utterance.path)[0].tobytes() for utterance in source}
 
 
 def pitch(audio: np.ndarray, sample_rate: int) -> float:
@@ -73,7 +74,7 @@ def test_a_sentence_sounds_the_same_wherever_it_stands(tmp_path):
     )
     one.prepare(), other.prepare()
     assert content(one).items() <= content(other).items()
-    assert content(one) != {u.text: content(other)["New."] for u in one}
+    assert len(set(content(other).values())) == 3
 
 
 def test_another_seed_is_another_recording(tmp_path):
