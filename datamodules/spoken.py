@@ -1,11 +1,12 @@
 """More speech to train on: what a synthesiser says, in voices mixed from its own."""
 
+import importlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
@@ -123,14 +124,14 @@ class KokoroSynthesizer(VoiceSynthesizer):
         return dict(names)
 
     @cached_property
-    def _kokoro(self):  # noqa: ANN202 - a type of an optional package
+    def _kokoro(self) -> Any:
         if not Path(self.model).is_file():
             raise FileNotFoundError(f"{self.model} is no file; give Kokoro's network, such as kokoro-v1.0.onnx")
         try:
-            from kokoro_onnx import Kokoro
+            package = importlib.import_module("kokoro_onnx")
         except ImportError as error:
             raise ImportError(f"kokoro-onnx cannot be imported ({error}); pip install '.[speak]'") from error
-        return Kokoro(self.model, self.voices)
+        return package.Kokoro(self.model, self.voices)
 
 
 class SpokenText(AudioSource):
