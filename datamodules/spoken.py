@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datamodules.audio_export import write_audio
+from datamodules.audio_files import AudioReader
 from datamodules.audio_sources import AudioSource, Utterance, one_line, split_lines
 from datamodules.seeding import hash_text
 
 COMMENT = "Synthetic speech, made to train on: nobody said this"
-_QUIETEST = 1e-4  # a file whose every sample is smaller holds no speech
 
 
 class Voice(NamedTuple):
@@ -194,10 +194,7 @@ class SpokenText(AudioSource):
 
     def __getitem__(self, index: int) -> Utterance:
         """Return an utterance; ``prepare`` has spoken it."""
-        text = self._texts[index]
-        id = f"{hash_text(f'{self.seed} {text}'):016x}"
-        voice = self.synthesizer.draw_voice(self._generator(text))
-        return Utterance(id, path=str(Path(self.folder) / f"{id}.flac"), speaker=voice.name, text=text)
+        return self._utterances[index]
 
     def prepare(self) -> None:
         """Speak what is not spoken yet.
@@ -223,7 +220,7 @@ class SpokenText(AudioSource):
         voice = self.synthesizer.draw_voice(generator)
         faster = generator.uniform(*self.vocal_tract)
         audio = self.synthesizer.speak(text, voice, generator.uniform(*self.speed) / faster)
-        if not np.isfinite(audio).all() or np.abs(audio).max(initial=0.0) < _QUIETEST:
+        if not np.isfinite(audio).all() or np.abs(audio).max(initial=0.0) < AudioReader.silence_threshold:
             raise ValueError("it is silent")
         audio = soxr.resample(audio, self.synthesizer.sample_rate * faster, self.sample_rate)
         audio = tilted(audio, self.sample_rate, generator.uniform(-self.tilt_db, self.tilt_db))
@@ -234,6 +231,15 @@ class SpokenText(AudioSource):
 
     def _generator(self, text: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, hash_text(text)])
+
+    @cached_property
+    def _utterances(self) -> list[Utterance]:
+        return [self._utterance(text) for text in self._texts]
+
+    def _utterance(self, text: str) -> Utterance:
+        id = f"{hash_text(f'{self.seed} {text}'):016x}"
+        voice = self.synthesizer.draw_voice(self._generator(text))
+        return Utterance(id, path=str(Path(self.folder) / f"{id}.flac"), speaker=voice.name, text=text)
 
     @cached_property
     def _texts(self) -> list[str]:
