@@ -132,7 +132,7 @@ class SpeechSynthesizer(nn.Module):
             on_pass: Called after each pass with the number of all, to show progress.
 
         Returns:
-            Codes ``[Q, T]``, without those of the voice.
+            Codes ``[Q, T]`` of the levels that the schedule decodes, without those of the voice.
         """
         given, sentence = len(prompt_semantic), torch.cat([prompt_semantic, semantic])
         codes = decode_in_chunks(

@@ -44,7 +44,7 @@ class Chunk(NamedTuple):
     number: int  # from 1
     total: int  # of the row that has most
     rows: list[int]
-    codes: Tensor  # [R, Q, T'], what each was prompted by included, 0 beyond a stretch
+    codes: Tensor  # [R, Q, T'] of the levels decoded, what each was prompted by included, 0 beyond a stretch
     passes: list[PassTrace]  # how it came about
 
 
@@ -85,13 +85,15 @@ def decode_in_chunks(
         on_pass: Called after each pass with the number of all, to show progress.
 
     Returns:
-        Codes, int64 ``[B, Q, T]``, 0 beyond a row's length.
+        Codes, int64 ``[B, Q, T]``, 0 beyond a row's length; fewer levels where the schedule leaves out the finest.
     """
+    levels = schedule.num_levels
     given = torch.arange(prompt.shape[2], device=prompt.device) < prompt_lengths.to(prompt.device)[:, None, None]
     codes = torch.zeros(
         len(semantic), network.num_quantizers, semantic.shape[1], dtype=torch.int64, device=prompt.device
     )
-    codes[:, :, : prompt.shape[2]] = torch.where(given, prompt, 0)
+    codes[:, levels:] = network.mask_id  # what is left out stays unknown to the chunks that follow
+    codes[:, :, : prompt.shape[2]] = torch.where(given, prompt, codes[:, :, : prompt.shape[2]])
     width, overlap = chunking.chunk_frames, chunking.overlap_frames
     sizes, done = {}, prompt_lengths.cpu().clone()
     for b, (length, prompted) in enumerate(zip(lengths.tolist(), prompt_lengths.tolist(), strict=True)):
@@ -115,8 +117,8 @@ def decode_in_chunks(
             on_pass=partial(on_pass, num_passes) if on_pass else None,
         )  # fmt: skip
         for piece, b, first, frames in zip(new, rows, start.tolist(), length.tolist(), strict=True):
-            codes[b, :, first : first + frames] = piece[:, :frames]
+            codes[b, :levels, first : first + frames] = piece[:, :frames]
         done[rows] += size
         if on_chunk:
             on_chunk(Chunk(number + 1, total, rows, new, passes))
-    return codes
+    return codes[:, :levels]

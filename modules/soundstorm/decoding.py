@@ -78,7 +78,8 @@ def decode(
     Args:
         network: The network; it is run in evaluation mode, and left in the mode it was in.
         semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``.
-        prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``; they come back unchanged.
+        prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``; they come back unchanged. Of
+            levels that the schedule leaves out they may be masks (``network.mask_id``), and so unknown.
         lengths: Real frames per row, prompt included, ``[B]``; T if None. A prompt ends where its row does.
         schedule: Passes and choices; the paper's if None.
         seed: Seed of every row's own stream, or one per row. Rows with the same seed draw the same noise: give each its
@@ -88,7 +89,8 @@ def decode(
         on_pass: Called after each pass, to show progress.
 
     Returns:
-        Codes, int64 ``[B, Q, T]``, 0 beyond a row's length; with ``return_trace`` also the passes in order.
+        Codes, int64 ``[B, Q, T]``, 0 beyond a row's length; with ``return_trace`` also the passes in order. Where the
+        schedule leaves out the finest levels, there are as many fewer.
 
     Raises:
         ValueError: Shapes, token ids, lengths or the schedule do not fit one another or the network.
@@ -98,7 +100,7 @@ def decode(
     with evaluating(network):
         run = _Run(network, semantic, prompt, length, start, seeds, schedule, keep_confidence=return_trace)
         trace = []
-        for level in range(network.num_quantizers):
+        for level in range(schedule.num_levels):
             run.begin_level()
             for iteration in range(run.num_passes(level)):
                 trace.append(run.step(level, iteration))
@@ -126,7 +128,7 @@ def _check(
     if len(schedule.iterations) != network.num_quantizers:
         raise ValueError(
             f"the schedule has iterations for {len(schedule.iterations)} levels, the network has "
-            f"{network.num_quantizers}: give one number per level"
+            f"{network.num_quantizers}: give one number per level, 0 for the finest ones that are left out"
         )
     prompt_width = 0
     if prompt is not None:
@@ -135,7 +137,8 @@ def _check(
                 f"prompt must have shape [B, Q, P] = [{batch}, {network.num_quantizers}, <= {width}], got "
                 f"{list(prompt.shape)}; semantic tokens cover prompt and target"
             )
-        _check_ids("prompt", prompt, network.codebook_size)
+        _check_ids("prompt", prompt[:, : schedule.num_levels], network.codebook_size)
+        _check_ids("prompt", prompt[:, schedule.num_levels :], network.mask_id + 1)
         prompt_width = prompt.shape[2]
     length = [width] * batch if lengths is None else _integers("lengths", lengths)
     start = [min(prompt_width, n) for n in length]
@@ -194,7 +197,7 @@ class _Run:
         device, span = semantic.device, schedule.span_length
         self.batch, self.width = semantic.shape
         self.units = [-(-(n - p) // span) for n, p in zip(length, start, strict=True)]
-        self.plans = [[schedule.plan(units, level) for units in self.units] for level in range(network.num_quantizers)]
+        self.plans = [[schedule.plan(units, level) for units in self.units] for level in range(schedule.num_levels)]
         self.noise = self._draw_noise(seeds).to(device, non_blocking=True)
 
         frame = torch.arange(self.width, device=device)
@@ -379,4 +382,4 @@ class _Run:
         return out.scatter(1, index, values.reshape(self.batch, -1))[:, : self.width]
 
     def result(self) -> Tensor:
-        return self.codes.masked_fill(~self.real[:, None], 0)
+        return self.codes[:, : self.schedule.num_levels].masked_fill(~self.real[:, None], 0)

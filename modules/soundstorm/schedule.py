@@ -26,7 +26,8 @@ class DecodingSchedule:
     distribution, and positions chosen by confidence alone.
 
     Attributes:
-        iterations: Forward passes per RVQ level, coarse first: (16, 1, ..., 1).
+        iterations: Forward passes per RVQ level, coarse first: (16, 1, ..., 1). Where the last numbers are 0, the
+            finest levels are left out: the codec decodes the others, and a weak network knows little of the finest.
         temperature: Temperature of the sampled tokens.
         choice_temperature: Scale of the Gumbel noise on the log-probabilities that positions are chosen by, annealed
             linearly to 0 over the iterations of a level (MaskGIT; 4.5 there, for images).
@@ -66,8 +67,12 @@ class DecodingSchedule:
             ValueError: A setting is out of its range.
         """
         listed = isinstance(self.iterations, Sequence) and len(self.iterations) > 0
-        if not listed or any(not isinstance(i, int) or i < 1 for i in self.iterations):
-            raise ValueError(f"iterations={self.iterations!r} must give each level a whole number, at least 1")
+        if not listed or any(not isinstance(i, int) or i < 0 for i in self.iterations):
+            raise ValueError(f"iterations={self.iterations!r} must give each level a whole number, at least 0")
+        if not all(self.iterations[: max(1, self.num_levels)]):
+            raise ValueError(
+                f"iterations={self.iterations!r}: the finest levels may be left out by 0, not one that others refine"
+            )
         for name, holds, wanted in (
             ("temperature", self.temperature > 0, "be positive; for greedy decoding set iterations to 1 per level"),
             ("choice_temperature", self.choice_temperature >= 0, "not be negative"),
@@ -85,6 +90,11 @@ class DecodingSchedule:
                 raise ValueError(f"{name}={getattr(self, name)!r} must {wanted}")
 
     @property
+    def num_levels(self) -> int:
+        """Levels that are decoded, coarse first: all, or those before the finest that are left out."""
+        return max((level for level, passes in enumerate(self.iterations, start=1) if passes), default=0)
+
+    @property
     def num_passes(self) -> int:
         """Forward passes over a whole utterance: 27 with the paper's iterations."""
         return sum(self.iterations) + self.remask_passes * sum(i > 1 for i in self.iterations)
@@ -96,7 +106,7 @@ class DecodingSchedule:
             num_frames: Frames to generate.
         """
         units = -(-num_frames // self.span_length)
-        return sum(len(self.plan(units, level)) for level in range(len(self.iterations)))
+        return sum(len(self.plan(units, level)) for level in range(self.num_levels))
 
     def plan(self, num_targets: int, level: int) -> list[Pass]:
         """Plan the passes of one level.

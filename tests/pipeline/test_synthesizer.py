@@ -307,6 +307,24 @@ def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path
         main([*arguments, "--readings", "0"])
 
 
+def test_a_published_system_may_leave_out_the_finest_levels(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: False)
+    system = SpeechSynthesizer.from_pretrained(folder)
+    system.schedule = DecodingSchedule(iterations=(4, 0), temperature=0.9)
+    system.choice = ReadingChoice(system.codec, system.semantic, 2)
+    system.save_pretrained(tmp_path / "coarse")
+    source, out, picture = write(tmp_path / "a.wav", 6.0), tmp_path / "out.wav", tmp_path / "tokens.png"
+    arguments = ["generate", "--source", str(source), "--voice", str(source), "--out", str(out)]
+    main([*arguments, "--model", str(tmp_path / "coarse"), "--picture", str(picture)])
+    coarse, _ = soundfile.read(out)
+    assert len(coarse) == 6 * 16000
+    assert picture.stat().st_size > 1000
+    codes = system.generate(torch.randint(10, (300,)), torch.randint(10, (75,)), torch.randint(16, (2, 75)))
+    assert codes.shape == (1, 300)
+    main([*arguments, "--model", str(folder), "--readings", "2"])
+    assert np.abs(coarse - soundfile.read(out)[0]).max() > 1e-3, "the finer level is heard"
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "abacus"])
 def test_a_device_that_is_not_there_is_named(folder, tmp_path, device):
     source, out = write(tmp_path / "a.wav", 1.0), tmp_path / "out.wav"

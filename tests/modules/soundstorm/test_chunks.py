@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modules.batches import TokenBatch
-from modules.soundstorm import Chunking, SoundStorm, SoundStormNetwork
+from modules.soundstorm import Chunking, DecodingSchedule, SoundStorm, SoundStormNetwork
 from modules.soundstorm.chunks import chunk_sizes
 
 
@@ -39,3 +39,25 @@ def test_the_module_decodes_no_stretch_beyond_a_chunk_and_says_so(monkeypatch):
     assert max(widths) <= 60
     assert module.sampling_settings["chunk_frames"] == 60
     assert "chunk_frames" not in SoundStorm(network).sampling_settings
+
+
+def test_of_levels_left_out_a_later_chunk_knows_what_was_given_and_no_more(monkeypatch):
+    network = SoundStormNetwork(16, 1, 2, 32, 5, 3, 16, 10)
+    seen = []
+    embed = network.embed
+    monkeypatch.setattr(network, "embed", lambda semantic, codes: seen.append(codes.clone()) or embed(semantic, codes))
+    batch = TokenBatch(
+        ["a"], torch.randint(10, (1, 50)), torch.randint(16, (1, 3, 50)), torch.tensor([50]), torch.tensor([12]),
+        torch.arange(1), [""], [""],
+    )  # fmt: skip
+    module = SoundStorm(network, schedule=DecodingSchedule(iterations=(4, 1, 0)), chunking=Chunking(30, 14))
+    made = module.generate(batch).codes
+    assert made.shape == (1, 2, 50)
+    first, second = seen[0], seen[1]
+    assert torch.equal(first[:, :, :12], batch.codes[:, :, :12])
+    end = 12 + chunk_sizes(38, 30 - 12, 30 - 14)[0]
+    assert torch.equal(second[:, :2, :14], made[:, :, end - 14 : end]), "what was made goes on at the levels made"
+    known = batch.codes[:, 2, end - 14 : 12]
+    assert torch.equal(second[:, 2, : known.shape[1]], known)
+    assert (second[:, 2, known.shape[1] : 14] == network.mask_id).all()
+    assert module.sampling_settings["iterations"] == (4, 1, 0)

@@ -188,6 +188,32 @@ def test_level_wise_greedy_does_not_depend_on_the_seed(network):
     assert torch.equal(decode(network, semantic, schedule=greedy, seed=1), decode(network, semantic, schedule=greedy))
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=ids)
+def test_levels_left_out_change_nothing_in_the_others(network, options):
+    semantic, prompt = tokens(2, 40, prompt=9)
+    lengths = torch.tensor([40, 23])
+    whole = decode(network, semantic, prompt, lengths, DecodingSchedule(iterations=(8, 3, 1, 1), **options))
+    schedule = DecodingSchedule(iterations=(8, 3, 0, 0), **options)
+    codes, trace = decode(network, semantic, prompt, lengths, schedule, return_trace=True)
+    assert torch.equal(codes, whole[:, :2])
+    assert {p.level for p in trace} == {0, 1}
+
+
+def test_a_prompt_may_lack_what_is_left_out_and_nothing_else(network):
+    semantic, prompt = tokens(1, 30, prompt=9)
+    schedule = DecodingSchedule(iterations=(8, 1, 0, 0))
+    without = prompt.clone()
+    without[:, 2:] = network.mask_id
+    codes = decode(network, semantic, without, schedule=schedule)
+    assert torch.equal(codes[:, :, :9], prompt[:, :2])
+    assert not torch.equal(codes, decode(network, semantic, prompt, schedule=schedule)), "what is given is read"
+    for level, known in ((1, 31), (3, 32)):
+        wrong = without.clone()
+        wrong[:, level] = known + 1
+        with pytest.raises(ValueError, match=rf"prompt holds token ids .*{known + 1}, the network knows 0\.\.{known}"):
+            decode(network, semantic, wrong, schedule=schedule)
+
+
 def test_choice_noise_changes_the_order(network):
     semantic, _ = tokens(1, 50)
     noisy = DecodingSchedule(iterations=(16, 1, 1, 1), choice_temperature=4.5)

@@ -25,6 +25,12 @@ def test_finer_levels_are_one_greedy_pass():
     assert DecodingSchedule().plan(1500, level=5) == [Pass(1500, 1500, greedy=True)]
 
 
+def test_the_finest_levels_may_be_left_out():
+    schedule = DecodingSchedule(iterations=(16, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0))
+    assert schedule.num_levels == 6
+    assert schedule.num_passes == schedule.count_passes(1500) == 21
+
+
 @given(n=st.integers(0, 3000), iterations=st.integers(1, 64))
 def test_every_token_is_fixed_once_and_the_last_pass_is_greedy(n, iterations):
     passes = DecodingSchedule(iterations=(iterations,)).plan(n, level=0)
@@ -50,7 +56,9 @@ def test_remasking_touches_each_token_once_at_most(n, passes, fraction):
     "setting",
     [
         {"iterations": ()},
-        {"iterations": (4, 0)},
+        {"iterations": (4, -1)},
+        {"iterations": (4, 0, 1)},
+        {"iterations": (0,)},
         {"iterations": (1.5, 1)},
         {"iterations": 16},
         {"temperature": 0},
