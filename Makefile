@@ -13,7 +13,7 @@ export GOMP_SPINCOUNT ?= 2000
 # Where this is set, as in many container images, every command would compile all of torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
+.PHONY: setup scorers demo demo-fit tokens-small speak-extra train-small comparison-budget comparison-network comparison \
   shipped ablation-reconstruction ablation-best-of-4 ablation training-budget ablation-training test check lock
 
 setup: $(VENV)/ready
@@ -62,14 +62,26 @@ $(SPLITS:%=tokens-small/%): tokens-small/%: data/%.csv $(TEACHER)
 	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
 	  --data.init_args.source.init_args.path $< --trainer.callbacks.init_args.split $*
 
-train-small: tokens-small
+# What a synthesiser says (checkpoints/small-16k/soundstorm/README.md): data/sentences.txt has a sentence on each line.
+SPOKEN := data/sentences.txt data/kokoro-v1.0.onnx data/voices-v1.0.bin
+
+$(SPOKEN):
+	@echo "$@ is missing: configs/tokenize/spoken.yaml says what it is"; exit 1
+
+speak-extra: | setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[speak]'
+
+train-small: $(SPOKEN) speak-extra tokens-small
 	for part in distilled distilled_longer distilled_sentences; do test -d runs/semantic/$$part/tokenizer || \
 	  $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
 	for split in $(SPLITS); do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
 	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
-	for stage in small small_longer small_student small_guidance; do \
+	$(SOUNDSTORM) predict -c configs/tokenize/spoken.yaml
+	$(SOUNDSTORM) predict -c configs/tokenize/spoken.yaml --trainer.callbacks.init_args.output_dir runs/tokens/spoken_student \
+	  --model.init_args.semantic.init_args.folder $(STUDENT)
+	for stage in small small_longer small_student small_spoken small_guidance; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
