@@ -109,10 +109,10 @@ def _check_files(arguments: list[str]) -> None:
                 raise ValueError(f"{file} is no YAML ({' '.join(str(error).split())})") from None
 
 
-def console() -> None:
-    """Run :func:`main` for the console script: what is wrong with the input is said in a line, not in a traceback."""
+def console(command: Callable[[], None] = main) -> None:
+    """Run a command for the console: what is wrong with the input is said in a line, not in a traceback."""
     try:
-        main()
+        command()
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("SOUNDSTORM_DEBUG"):
             raise

@@ -9,6 +9,8 @@ from pathlib import Path
 SYSTEM = Path("checkpoints/small-16k")
 RUN = Path("runs/demo")
 SOURCE, VOICE = Path("datamodules/demo_speech/audio/hugh-001.ogg"), SYSTEM / "voices" / "one.flac"
+# What `generate` speaks with, for the table too.
+SHIPPED = ["--model.init_args.schedule=configs/schedule/shipped.yaml"]
 # A network of its own in the place of the one with weights.
 FITTED = [
     "--model.init_args.network=configs/network/demo.yaml",
@@ -24,7 +26,7 @@ def stages(source: Path, voice: Path, fit: bool) -> list[tuple[str, list[str]]]:
         voice: Recording whose voice says it.
         fit: Whether to train a network for two minutes instead of taking the one with weights.
     """
-    weights = FITTED if fit else []
+    weights = FITTED if fit else SHIPPED
     chain = [
         ("Tokenize the corpus", ["predict", "-c", "configs/tokenize/demo.yaml"]),
         ("Decode the codec's own tokens", ["predict", "-c", "configs/generate/demo_reconstruction.yaml"]),
@@ -50,7 +52,8 @@ def main() -> None:
     """Run every stage as its command would, and say where everything is.
 
     Raises:
-        FileNotFoundError: The working directory is not a checkout of the repository.
+        FileNotFoundError: The working directory is not a checkout of the repository, or a recording is not there.
+        ValueError: A recording lies among what an earlier demo made, which this one replaces.
     """
     parser = argparse.ArgumentParser(prog="python -m pipeline.demo", description=__doc__)
     parser.add_argument("--source", type=Path, default=SOURCE, help="recording that is said again")
@@ -61,9 +64,14 @@ def main() -> None:
         raise FileNotFoundError(
             "configs/soundstorm/demo.yaml is not here: run the demo from the root of the repository"
         )
+    for name, file in (("SOURCE", options.source), ("VOICE", options.voice)):
+        if not file.is_file():
+            raise FileNotFoundError(f"{name}: {file} is no file; give a recording")
+        if RUN.resolve() in file.resolve().parents:
+            raise ValueError(f"{name}: {file} lies in {RUN}, which is made anew; copy it elsewhere first")
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Importing takes seconds, and the first line should not.
-    print("SoundStorm demo, offline: a minute or two on two CPU cores.", flush=True)
+    print("SoundStorm demo, offline: about three minutes on two CPU cores.", flush=True)
     from pipeline.cli import main as run
 
     # What an earlier demo made may be of other weights.
@@ -89,4 +97,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from pipeline.cli import console
+
+    console(main)

@@ -52,11 +52,17 @@ def generate(
     for file in (out, picture):
         if file is not None and not file.parent.is_dir():
             raise FileNotFoundError(f"{file}: there is no folder {file.parent}")
+        if file is not None and file.is_dir():
+            raise ValueError(f"{file} is a folder; give the name of a file to write")
         if file is not None and file.resolve() in (source.resolve(), voice and voice.resolve()):
             raise ValueError(f"{file} is the recording that is read; give another file to write")
     for file in (source, voice):
+        if file is not None and file.is_dir():
+            raise ValueError(f"{file} is a folder; give a recording")
         if file is not None and not file.is_file():
             raise FileNotFoundError(f"{file}: there is no such file")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed={seed} does not fit into 64 bits; give one between -2^63 and 2^63 - 1")
     keep_freed_memory()
     place = _find_device(device)
     synthesizer = SpeechSynthesizer.from_pretrained(model).to(place)

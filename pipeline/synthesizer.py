@@ -179,7 +179,7 @@ class SpeechSynthesizer(nn.Module):
         try:
             return AudioReader(self.sample_rate, max_seconds=float("inf"))(Path(file))
         except UnusableAudio as error:
-            raise ValueError(f"{file}: {error}") from None
+            raise ValueError(f"{file}: {error}; give a recording of speech, such as a WAV, FLAC or MP3 file") from None
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str]) -> "SpeechSynthesizer":
@@ -204,13 +204,19 @@ class SpeechSynthesizer(nn.Module):
         try:
             arguments = {name: float(config[name]) for name in ("chunk_seconds", "prompt_seconds")}
             readings = int(config.get("readings", 1))  # what was published earlier does not say
-            schedule = DecodingSchedule(**config["schedule"])
+            schedule = DecodingSchedule(**dict(config["schedule"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__} ({error!r})") from None
+        trained = load_network(folder / "soundstorm")
+        if len(schedule.iterations) != trained.network.num_quantizers:
+            raise ValueError(
+                f"{folder / CONFIG_FILE}: schedule.iterations has {len(schedule.iterations)} numbers, the network "
+                f"{trained.network.num_quantizers} levels: give one for each, 0 for the finest that are left out"
+            )
         return cls(
             SoundStream.from_pretrained(folder / "codec"),
             SemanticTokenizer.from_pretrained(str(folder / "semantic")),
-            load_network(folder / "soundstorm"),
+            trained,
             schedule,
             readings=readings,
             **arguments,

@@ -190,7 +190,7 @@ def test_a_long_recording_is_read_in_parts(synthesizer, tmp_path, monkeypatch):
 )
 def test_what_cannot_be_used_is_named(synthesizer, tmp_path, make, message):
     path = make(tmp_path / "bad.wav")
-    with pytest.raises(ValueError, match=f"bad.wav: .*{message}"):
+    with pytest.raises(ValueError, match=f"bad.wav: .*{message}.*give a recording of speech"):
         synthesizer(path)
 
 
@@ -344,6 +344,41 @@ def test_a_system_speaks_on_a_gpu(folder, tmp_path):
         made[device] = system(source, voice).audio
     assert made["cuda"].device.type == "cpu"
     assert made["cuda"].shape == made["cpu"].shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--source": "folder.wav"}, r"folder\.wav is a folder; give a recording"),
+        ({"--voice": "folder.wav"}, r"folder\.wav is a folder; give a recording"),
+        ({"--out": "folder.wav"}, r"folder\.wav is a folder; give the name of a file"),
+        ({"--seed": str(2**63)}, "seed=9223372036854775808 does not fit into 64 bits"),
+    ],
+)
+def test_the_command_refuses_before_it_works(folder, tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr(SpeechSynthesizer, "from_pretrained", lambda *_: pytest.fail("it works already"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.wav").mkdir()
+    write(tmp_path / "a.wav", 1.0)
+    arguments = {"--source": "a.wav", "--out": "out.wav", "--model": str(folder)} | change
+    with pytest.raises(ValueError, match=message):
+        main(["generate", *(part for pair in arguments.items() for part in pair)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("schedule: null", "does not describe"),
+        ("schedule: {temperature: hot}", "temperature='hot' must be a number"),
+        ("schedule: {iterations: [4, 1, 1]}", r"schedule\.iterations has 3 numbers, the network 2 levels"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_named_with_its_file(folder, tmp_path, wrong, message):
+    shutil.copytree(folder, tmp_path / "system")
+    file = tmp_path / "system" / "config.yaml"
+    file.write_text(f"chunk_seconds: 4.0\nprompt_seconds: 1.5\n{wrong}\n")
+    with pytest.raises(ValueError, match=rf"config\.yaml.*{message}"):
+        SpeechSynthesizer.from_pretrained(tmp_path / "system")
 
 
 def test_the_command_refuses_a_format_it_cannot_write(folder, tmp_path):
