@@ -86,6 +86,9 @@ train-small: $(SPOKEN) speak-extra tokens-small
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
+	rm -rf runs/small_system && mkdir runs/small_system && cp -r checkpoints/small-16k/config.yaml checkpoints/small-16k/codec runs/small_system && \
+	  cp -r $(STUDENT) runs/small_system/semantic && cp -r runs/small_guidance/network runs/small_system/soundstorm
+	@echo "The system is in runs/small_system: soundstorm generate --model runs/small_system ..."
 
 # SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of
 # BATCH_FRAMES frames of the same tokens. With CLIPS=24 only so many clips are rendered.
