@@ -84,6 +84,8 @@ def generate(
     print(f"{out}: {len(result.audio) / result.sample_rate:.2f} s of synthetic speech")
     if picture is not None:
         draw_raster(chunks[0].codes[0].cpu(), chunks[0].passes, synthesizer.codec.frame_rate, picture)
+        part = f", the first of {chunks[0].total} chunks" if chunks[0].total > 1 else ""
+        print(f"{picture}: its tokens filling up{part}")
 
 
 def _find_device(name: str | None) -> torch.device:

@@ -58,9 +58,9 @@ def draw_raster(codes: Tensor, passes: Sequence[PassTrace], frame_rate: float, f
         vmax=max(1.0, ids.max()),
         extent=(0, ids.shape[1] / frame_rate, 0.5, len(ids) + 0.5),
     )
-    axes.set_xlabel("seconds")
+    axes.set_xlabel("seconds (grey: the voice that was given)" if (fixed_by == 0).any() else "seconds")
     axes.set_ylabel("RVQ level")
-    axes.set_yticks([1, *range(4, len(ids) + 1, 4)])
+    axes.set_yticks(range(1, len(ids) + 1) if len(ids) <= 6 else [1, *range(4, len(ids) + 1, 4)])
 
     def show(number: int) -> Image.Image:
         shown = np.where(fixed_by == 0, -1.0, ids)

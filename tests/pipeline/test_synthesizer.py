@@ -307,7 +307,7 @@ def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path
         main([*arguments, "--readings", "0"])
 
 
-def test_a_published_system_may_leave_out_the_finest_levels(folder, tmp_path, monkeypatch):
+def test_a_published_system_may_leave_out_the_finest_levels(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: False)
     system = SpeechSynthesizer.from_pretrained(folder)
     system.schedule = DecodingSchedule(iterations=(4, 0), temperature=0.9)
@@ -319,6 +319,7 @@ def test_a_published_system_may_leave_out_the_finest_levels(folder, tmp_path, mo
     coarse, _ = soundfile.read(out)
     assert len(coarse) == 6 * 16000
     assert picture.stat().st_size > 1000
+    assert "tokens.png: its tokens filling up, the first of 3 chunks" in capsys.readouterr().out
     codes = system.generate(torch.randint(10, (300,)), torch.randint(10, (75,)), torch.randint(16, (2, 75)))
     assert codes.shape == (1, 300)
     main([*arguments, "--model", str(folder), "--readings", "2"])
