@@ -13,7 +13,7 @@ export GOMP_SPINCOUNT ?= 2000
 # Where this is set, as in many container images, every command would compile all of torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup scorers demo demo-fit tokens-small speak-extra train-small comparison-budget comparison-network comparison \
+.PHONY: setup scorers demo demo-fit tokens-small train-small comparison-budget comparison-network comparison \
   shipped ablation-reconstruction ablation-best-of-4 ablation training-budget ablation-training test check lock
 
 setup: $(VENV)/ready
@@ -68,10 +68,11 @@ SPOKEN := data/sentences.txt data/kokoro-v1.0.onnx data/voices-v1.0.bin
 $(SPOKEN):
 	@echo "$@ is missing: configs/tokenize/spoken.yaml says what it is"; exit 1
 
-speak-extra: | setup
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[speak]'
+$(VENV)/speak-ready: $(VENV)/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -r pyproject.toml --extra speak
+	@touch $@
 
-train-small: $(SPOKEN) speak-extra tokens-small
+train-small: $(SPOKEN) $(VENV)/speak-ready tokens-small
 	for part in distilled distilled_longer distilled_sentences; do test -d runs/semantic/$$part/tokenizer || \
 	  $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
 	for split in $(SPLITS); do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
@@ -86,7 +87,8 @@ train-small: $(SPOKEN) speak-extra tokens-small
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
-	rm -rf runs/small_system && mkdir runs/small_system && cp -r checkpoints/small-16k/config.yaml checkpoints/small-16k/codec runs/small_system && \
+	rm -rf runs/small_system && mkdir runs/small_system && \
+	  cp -r checkpoints/small-16k/config.yaml checkpoints/small-16k/codec runs/small_system && \
 	  cp -r $(STUDENT) runs/small_system/semantic && cp -r runs/small_guidance/network runs/small_system/soundstorm
 	@echo "The system is in runs/small_system: soundstorm generate --model runs/small_system ..."
 

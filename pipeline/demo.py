@@ -6,6 +6,8 @@ import shutil
 import time
 from pathlib import Path
 
+from pipeline import cli
+
 SYSTEM = Path("checkpoints/small-16k")
 RUN = Path("runs/demo")
 SOURCE, VOICE = Path("datamodules/demo_speech/audio/hugh-001.ogg"), SYSTEM / "voices" / "one.flac"
@@ -70,10 +72,7 @@ def main() -> None:
         if RUN.resolve() in file.resolve().parents:
             raise ValueError(f"{name}: {file} lies in {RUN}, which is made anew; copy it elsewhere first")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # Importing takes seconds, and the first line should not.
     print("SoundStorm demo, offline: about three minutes on two CPU cores.", flush=True)
-    from pipeline.cli import main as run
-
     # What an earlier demo made may be of other weights.
     shutil.rmtree(RUN, ignore_errors=True)
     RUN.mkdir(parents=True)
@@ -81,7 +80,7 @@ def main() -> None:
     chosen = stages(options.source, options.voice, options.fit)
     for number, (title, arguments) in enumerate(chosen, start=1):
         print(f"\n=== {number}/{len(chosen)} {title}\n$ soundstorm {' '.join(arguments)}", flush=True)
-        run(arguments)
+        cli.main(arguments)
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. Look and listen:\n"
         f"  {RUN}/report/index.html   table, spectrograms, players\n"
@@ -97,6 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import console
-
-    console(main)
+    cli.console(main)

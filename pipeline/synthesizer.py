@@ -204,7 +204,7 @@ class SpeechSynthesizer(nn.Module):
         try:
             arguments = {name: float(config[name]) for name in ("chunk_seconds", "prompt_seconds")}
             readings = int(config.get("readings", 1))  # what was published earlier does not say
-            schedule = DecodingSchedule(**dict(config["schedule"]))
+            schedule = DecodingSchedule(**config["schedule"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__} ({error!r})") from None
         trained = load_network(folder / "soundstorm")

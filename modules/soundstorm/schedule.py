@@ -2,14 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 Order = Literal["confidence", "random", "low_discrepancy"]
-NUMBERS = (
-    "temperature", "choice_temperature", "top_k", "top_p", "span_length", "guidance_scale", "guidance_rescale",
-    "remask_passes", "remask_fraction",
-)  # fmt: skip
 
 
 class Pass(NamedTuple):
@@ -70,10 +66,10 @@ class DecodingSchedule:
         Raises:
             ValueError: A setting is out of its range.
         """
-        for name in NUMBERS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"{name}={value!r} must be a number")
+        for field in fields(self):
+            value, number = getattr(self, field.name), isinstance(field.default, int | float)
+            if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{field.name}={value!r} must be a number")
         listed = isinstance(self.iterations, Sequence) and len(self.iterations) > 0
         if not listed or any(type(i) is not int or i < 0 for i in self.iterations):
             raise ValueError(f"iterations={self.iterations!r} must give each level a whole number, at least 0")
