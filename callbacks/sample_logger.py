@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.audio_files import AudioReader, audio_seconds, part_count
 from datamodules.audio_sources import AudioSource
-from modules.batches import TokenBatch
+from modules.batches import SoftTokens, TokenBatch
 from modules.codec.codec import AudioCodec
 from modules.evaluation.mel_distance import MelDistance
 
@@ -154,6 +154,7 @@ class AudioSampleLogger(Callback):
             seeds=batch.seeds[index],
             speakers=[batch.speakers[row] for row in rows],
             texts=[batch.texts[row] for row in rows],
+            soft_semantic=batch.soft_semantic and SoftTokens(*(x[index, :width] for x in batch.soft_semantic)),
         )
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, batch: TokenBatch) -> None:

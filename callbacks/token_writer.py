@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.token_set import TokenSetCard, TokenSetWriter, done_ids, forget_rejected, read_rejected
+from datamodules.token_set import SoftRow, TokenSetCard, TokenSetWriter, done_ids, forget_rejected, read_rejected
 from modules.batches import TokenizedBatch
 
 
@@ -94,9 +94,10 @@ class TokenWriter(Callback):
         """Write the utterances of a batch, and what was rejected of it."""
         if self._writer is None or not isinstance(outputs, TokenizedBatch):
             raise TypeError(f"TokenWriter writes a TokenizedBatch, but predict_step returned {type(outputs).__name__}")
+        softs = [SoftRow(*(values.cpu().numpy() for values in soft)) for soft in outputs.soft_semantic]
         columns = (outputs.ids, outputs.semantic, outputs.codes, outputs.speakers, outputs.texts)
-        for id, semantic, codes, speaker, text in zip(*columns, strict=True):
-            self._writer.write(id, semantic.cpu().numpy(), codes.cpu().numpy(), speaker, text)
+        for id, semantic, codes, speaker, text, soft in zip(*columns, softs or [None] * len(outputs.ids), strict=True):
+            self._writer.write(id, semantic.cpu().numpy(), codes.cpu().numpy(), speaker, text, soft)
             self._num_frames += codes.shape[-1]
         for rejection in outputs.rejected:
             self._writer.reject(rejection)

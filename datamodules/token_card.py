@@ -26,6 +26,8 @@ class TokenSetCard:
         num_quantizers: Levels Q per frame.
         codebook_size: Entries C per level.
         semantic_vocab_size: Number of semantic tokens.
+        soft_semantic: How many tokens each frame may be, and how their probabilities were found, see
+            ``modules.semantic.Posterior``; None where there is only the most probable one.
         format_version: Version of the layout on disk.
     """
 
@@ -36,6 +38,7 @@ class TokenSetCard:
     num_quantizers: int
     codebook_size: int
     semantic_vocab_size: int
+    soft_semantic: dict[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -59,7 +62,8 @@ class TokenSetCard:
         except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}); make the token set anew") from None
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        later = {"soft_semantic"}  # what cards of an earlier date lack
+        if not isinstance(values, dict) or not names - later <= set(values) <= names:
             keys = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{file} holds {keys} where {sorted(names)} is expected; make the token set anew")
         if values["format_version"] > FORMAT_VERSION:

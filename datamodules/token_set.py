@@ -3,12 +3,12 @@
 A token set is a folder::
 
     card.json               which codec and semantic tokenizer made it
-    data/<split>-*.parquet  shards; columns as in SCHEMA
+    data/<split>-*.parquet  shards; columns as in SCHEMA, and SOFT_FIELDS where the card says so
     rejected.jsonl          inputs that were left out, with the reason
     .cache/                 memory-mappable copy made on first reading; may be deleted at any time
 
-Tokens are stored as flat lists of uint16: ``acoustic`` is frame-major, frame 0 level 0 to Q-1, then frame 1. Nested
-lists would be a hundred times slower to read. Nothing here needs Lightning.
+Tokens are stored as flat lists of uint16: ``acoustic`` is frame-major, frame 0 level 0 to Q-1, then frame 1; so are the
+soft tokens, K per frame. Nested lists would be a hundred times slower to read. Nothing here needs Lightning.
 """
 
 import json
@@ -44,7 +44,15 @@ SCHEMA = pa.schema(
         ("acoustic", pa.list_(pa.uint16())),
     ]
 )
+SOFT_FIELDS = [("soft_tokens", pa.list_(pa.uint16())), ("soft_probabilities", pa.list_(pa.float16()))]
 ROW_GROUP_ROWS = 1000
+
+
+class SoftRow(NamedTuple):
+    """What the semantic tokens of an utterance may be, see :class:`modules.batches.SoftTokens`."""
+
+    tokens: npt.NDArray[np.uint16]  # [T, K]
+    probabilities: npt.NDArray[np.float16]  # [T, K]
 
 
 class TokenRow(NamedTuple):
@@ -55,6 +63,12 @@ class TokenRow(NamedTuple):
     text: str  # "" where unknown
     semantic: npt.NDArray[np.uint16]  # [T]
     codes: npt.NDArray[np.uint16]  # [Q, T], a transposed view of what is stored
+    soft: SoftRow | None = None  # None where the set has none
+
+    def cut(self, start: int, stop: int) -> Self:
+        """Keep some frames; the arrays are views."""
+        soft = self.soft and SoftRow(self.soft.tokens[start:stop], self.soft.probabilities[start:stop])
+        return self._replace(semantic=self.semantic[start:stop], codes=self.codes[:, start:stop], soft=soft)
 
 
 class TokenSetWriter:
@@ -130,6 +144,7 @@ class TokenSetWriter:
         codes: npt.NDArray[np.integer],
         speaker: str = "",
         text: str = "",
+        soft: SoftRow | None = None,
     ) -> None:
         """Add an utterance; it is on disk after the shard is full, or after :meth:`flush`.
 
@@ -139,6 +154,7 @@ class TokenSetWriter:
             codes: Acoustic tokens, shape ``[Q, T]``.
             speaker: Name of the speaker, ``""`` where unknown.
             text: Transcript, ``""`` where unknown.
+            soft: What the semantic tokens may be, ``[T, K]``; where the card has it, and nowhere else.
 
         Raises:
             ValueError: Shapes or values do not fit the card.
@@ -148,10 +164,10 @@ class TokenSetWriter:
                 f"{id}: semantic {list(semantic.shape)} and codes {list(codes.shape)} are not [T] and [Q, T] "
                 f"with Q = {self.card.num_quantizers}"
             )
-        for name, tokens, size in (
-            ("semantic", semantic, self.card.semantic_vocab_size),
-            ("codes", codes, self.card.codebook_size),
-        ):
+        kinds = [("semantic", semantic, self.card.semantic_vocab_size), ("codes", codes, self.card.codebook_size)]
+        if soft is not None or self.card.soft_semantic:
+            kinds.append(("soft semantic tokens", self._check_soft(id, soft, len(semantic)), kinds[0][2]))
+        for name, tokens, size in kinds:
             if tokens.size and not 0 <= tokens.min() <= tokens.max() < size:
                 raise ValueError(f"{id}: {name} run from {tokens.min()} to {tokens.max()}, not from 0 to {size - 1}")
         self._rows.append(
@@ -164,6 +180,9 @@ class TokenSetWriter:
                 "acoustic": codes.T.astype(np.uint16).reshape(-1),
             }
         )
+        if soft is not None:
+            self._rows[-1]["soft_tokens"] = soft.tokens.astype(np.uint16).reshape(-1)
+            self._rows[-1]["soft_probabilities"] = soft.probabilities.astype(np.float16).reshape(-1)
         if len(self._rows) >= self.shard_rows:
             self.flush()
 
@@ -177,7 +196,8 @@ class TokenSetWriter:
         """Put what is buffered into a shard of its own."""
         if not self._rows:
             return
-        table = pa.table({name: [row[name] for row in self._rows] for name in SCHEMA.names}, schema=SCHEMA)
+        schema = schema_of(self.card)
+        table = pa.table({name: [row[name] for row in self._rows] for name in schema.names}, schema=schema)
         target = self._next_shard()
         temporary = target.with_name(target.name + ".tmp")
         try:
@@ -201,6 +221,15 @@ class TokenSetWriter:
         """Write the last, shorter shard. The writer may be used again afterwards."""
         self.flush()
 
+    def _check_soft(self, id: str, soft: SoftRow | None, frames: int) -> npt.NDArray[np.integer]:
+        count = (self.card.soft_semantic or {}).get("num_tokens", 0)
+        shapes = [] if soft is None else [list(values.shape) for values in soft]
+        if soft is None or not count or shapes != [[frames, count]] * 2:
+            raise ValueError(f"{id}: soft semantic tokens {shapes} are not [T, K] twice, with K = {count}")
+        if not (soft.probabilities >= 0).all():
+            raise ValueError(f"{id}: probabilities of its soft semantic tokens are negative, or no numbers")
+        return soft.tokens
+
     def _append(self, line: bytes) -> None:
         # One write call on a file opened for appending: lines of several processes do not mix.
         with open(self.folder / "rejected.jsonl", "ab", buffering=0) as file:
@@ -209,6 +238,11 @@ class TokenSetWriter:
     def _next_shard(self) -> Path:
         names = (self.folder / "data" / f"{self.split}-r{self.rank:03d}-{number:05d}.parquet" for number in count())
         return next(name for name in names if not name.exists())
+
+
+def schema_of(card: TokenSetCard) -> pa.Schema:
+    """Give the columns of a token set's shards."""
+    return pa.schema([*SCHEMA, *(SOFT_FIELDS if card.soft_semantic else [])])
 
 
 def shard_files(folder: str | Path, split: str) -> list[Path]:
@@ -281,13 +315,13 @@ def open_token_set(
         num_proc: Processes that fill the cache.
 
     Returns:
-        A ``datasets.Dataset`` with the columns of ``SCHEMA``.
+        A ``datasets.Dataset`` with the columns of :func:`schema_of` its card.
 
     Raises:
         FileNotFoundError: There is no such folder or split.
         ValueError: A shard is damaged or has other columns; it is named.
     """
-    TokenSetCard.load(folder)  # says so where the folder is something else
+    expected = schema_of(TokenSetCard.load(folder))
     files = shard_files(folder, split)
     if not files:
         raise FileNotFoundError(f"{folder} has no split {split!r}, only {split_names(folder)}; {MAKE_IT}")
@@ -296,7 +330,7 @@ def open_token_set(
             schema = pq.read_schema(file)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(file, error) from None
-        if not schema.equals(SCHEMA):
+        if not schema.equals(expected):
             found = ", ".join(f"{field.name}: {field.type}" for field in schema)
             raise ValueError(f"{file} is no shard of a token set: its columns are {found}; remove it")
     cache = Path(cache_dir or Path(folder) / ".cache")
@@ -304,7 +338,7 @@ def open_token_set(
     try:
         dataset = datasets.Dataset.from_parquet(
             [str(file) for file in files],
-            features=datasets.Features.from_arrow_schema(SCHEMA),
+            features=datasets.Features.from_arrow_schema(expected),
             cache_dir=str(cache),
             num_proc=num_proc,
         )
@@ -349,8 +383,22 @@ def read_rows(dataset: datasets.Dataset, indices: Sequence[int], num_quantizers:
                 f"{ids[number]}: {len(tokens)} semantic and {len(flat)} acoustic tokens are not those of {frames} "
                 f"frames of {num_quantizers} levels; make the token set anew"
             )
-        rows.append(TokenRow(ids[number], speakers[number], texts[number], tokens, flat.reshape(-1, num_quantizers).T))
+        codes = flat.reshape(-1, num_quantizers).T
+        soft = _read_soft(table, number, frames, ids[number])
+        rows.append(TokenRow(ids[number], speakers[number], texts[number], tokens, codes, soft))
     return rows
+
+
+def _read_soft(table: pa.Table, number: int, frames: int, id: str) -> SoftRow | None:
+    if SOFT_FIELDS[0][0] not in table.column_names or not frames:
+        return None
+    tokens, probabilities = (table[name][number].values.to_numpy() for name, _ in SOFT_FIELDS)
+    if len(tokens) != len(probabilities) or len(tokens) % frames:
+        raise ValueError(
+            f"{id}: {len(tokens)} soft semantic tokens and {len(probabilities)} probabilities are not those of "
+            f"{frames} frames; make the token set anew"
+        )
+    return SoftRow(tokens.reshape(frames, -1), probabilities.reshape(frames, -1))
 
 
 def _rejected_splits(file: Path) -> set[str]:

@@ -38,7 +38,7 @@ def load_common_card(folders: Sequence[str | Path], mixed_semantics: bool = Fals
         mixed_semantics: Let semantic tokens be of different tokenizers with vocabularies of the same size.
 
     Returns:
-        The card of the first.
+        The card of the first, with the soft tokens of those that have some: others speak with their tokens alone.
 
     Raises:
         FileNotFoundError: A folder is no token set.
@@ -50,6 +50,8 @@ def load_common_card(folders: Sequence[str | Path], mixed_semantics: bool = Fals
     for folder in folders[1:]:
         other = TokenSetCard.load(folder)
         other = replace(other, semantic=card.semantic) if mixed_semantics else other
+        if not (card.soft_semantic and other.soft_semantic):
+            card, other = (replace(x, soft_semantic=card.soft_semantic or other.soft_semantic) for x in (card, other))
         card.check_matches(other, str(folders[0]), f"{folder} (they cannot be mixed)")
     return card
 

@@ -4,7 +4,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from datamodules.collate import Utterance, collate
+from datamodules.collate import Utterance, collate, join
 from datamodules.samplers import BatchRequest
 from datamodules.seeding import as_seeds, hash_texts, mix, uniform
 from datamodules.token_store import TokenSource
@@ -65,15 +65,7 @@ class TrainingWindows:
         """Read a batch; no window has a prompt of its own, training draws one."""
         rows = self.rows[request.rows]
         batch = [
-            Utterance(
-                row.id,
-                row.speaker,
-                row.text,
-                row.semantic[start : start + length],
-                row.codes[:, start : start + length],
-                prompt_frames=0,
-                seed=seed,
-            )
+            Utterance(row.cut(start, start + length), prompt_frames=0, seed=seed)
             for row, start, length, seed in zip(
                 self.source.read(rows), *(values.tolist() for values in self.windows(request.epoch, rows)), strict=True
             )
@@ -135,9 +127,8 @@ class WholeUtterances:
     def __getitems__(self, request: BatchRequest) -> TokenBatch:
         """Read a batch. Semantic tokens of prompt and utterance lie on one time axis."""
         chosen = request.rows
-        utterances = self.source.read(self.rows[chosen])
-        semantic = [row.semantic[:length] for row, length in zip(utterances, self._lengths[chosen], strict=True)]
-        codes = [row.codes[:, :length] for row, length in zip(utterances, self._lengths[chosen], strict=True)]
+        own = self.source.read(self.rows[chosen])
+        utterances = [row.cut(0, length) for row, length in zip(own, self._lengths[chosen], strict=True)]
         given = self.prompts.frames[chosen]
         givers = [""] * len(utterances)
         if self.prompts.rows is not None:
@@ -145,20 +136,10 @@ class WholeUtterances:
                 zip(self.source.read(self.prompts.rows[chosen]), given, strict=True)
             ):
                 givers[place] = prompt.id
-                semantic[place] = np.concatenate([prompt.semantic[:length], semantic[place]])
-                codes[place] = np.concatenate([prompt.codes[:, :length], codes[place]], axis=1)
+                utterances[place] = join(prompt.cut(0, length), utterances[place])
         seeds = as_seeds(mix(self.seed, _EVALUATION_STREAM, hash_texts([row.id for row in utterances])))
         batch = [
-            Utterance(
-                row.id,
-                row.speaker,
-                row.text,
-                semantic[place],
-                codes[place],
-                prompt_frames=int(given[place]),
-                seed=int(seeds[place]),
-                prompt_id=givers[place],
-            )
-            for place, row in enumerate(utterances)
+            Utterance(row, prompt_frames=int(frames), seed=int(seed), prompt_id=giver)
+            for row, frames, seed, giver in zip(utterances, given, seeds, givers, strict=True)
         ]
         return collate(batch, request.width, self.source.card)

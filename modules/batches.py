@@ -9,6 +9,23 @@ from typing import NamedTuple, Self
 from torch import Tensor
 
 
+class SoftTokens(NamedTuple):
+    """What a semantic token may be: the most probable ones of each frame, the best first.
+
+    Soft speech units (van Niekerk et al. 2022, "A comparison of discrete and soft speech units for improved voice
+    conversion"): what a tokenizer is unsure of is left open, in place of being decided wrongly.
+    """
+
+    tokens: Tensor  # [..., T, K] int64
+    probabilities: Tensor  # [..., T, K] float32, of sum 1 in each frame; all 0 where a frame says nothing
+
+    def spread(self, vocab_size: int) -> Tensor:
+        """Lay the probabilities out over all V tokens, float32 ``[..., T, V]``."""
+        empty = self.probabilities.new_zeros(*self.tokens.shape[:-1], vocab_size)
+        # Added, because padding repeats a token, with probability 0.
+        return empty.scatter_add(-1, self.tokens, self.probabilities)
+
+
 class Rejection(NamedTuple):
     """An input that was left out, and why; ends as one line of ``rejected.jsonl``."""
 
@@ -38,6 +55,7 @@ class TokenizedBatch(NamedTuple):
     speakers: list[str]
     texts: list[str]
     rejected: list[Rejection]
+    soft_semantic: Sequence[SoftTokens] = ()  # per utterance [T_i, K], at the codec's frame rate; empty: not asked for
 
 
 class TokenBatch(NamedTuple):
@@ -52,6 +70,7 @@ class TokenBatch(NamedTuple):
     speakers: list[str]
     texts: list[str]
     prompt_ids: Sequence[str] = ()  # per row the other utterance that gives the prompt, or ""; empty: none does
+    soft_semantic: SoftTokens | None = None  # [B, T, K]; of what was tokenized without, its tokens with probability 1
 
 
 class GeneratedBatch(NamedTuple):

@@ -1,6 +1,8 @@
 """The whole trained system as one object: speech in, speech in any voice out."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from datamodules.audio_files import AudioReader, UnusableAudio
 from modules.codec.soundstream import SoundStream
 from modules.model_folder import CONFIG_FILE, WEIGHTS_FILE, find_folder, missing_files, read_config, write_config
-from modules.semantic import SemanticTokenizer
+from modules.semantic import Posterior, SemanticTokenizer
 from modules.soundstorm import Chunking, DecodingSchedule, ReadingChoice, decode_in_chunks
 from modules.soundstorm.chunks import Chunk, chunk_sizes
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, save_network
@@ -45,9 +47,12 @@ class SpeechSynthesizer(nn.Module):
         chunk_seconds: Longest stretch generated at once, prompt included.
         prompt_seconds: Longest prompt, of a voice or of the chunk before.
         readings: How many readings of each chunk to draw; the one is kept in which the words are heard best.
+        soft_semantic: Speak from what each semantic token may be, as far as the tokenizer is sure of it; from the most
+            probable ones, as in the paper, if None.
 
     Raises:
-        ValueError: The network was trained on tokens of another codec or tokenizer, or the lengths make no sense.
+        ValueError: The network was trained on tokens of another codec or tokenizer, or the lengths make no sense, or
+            there are not so many tokens as ``soft_semantic`` asks for.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class SpeechSynthesizer(nn.Module):
         chunk_seconds: float = 30.0,
         prompt_seconds: float = 3.0,
         readings: int = 1,
+        soft_semantic: Posterior | None = None,
     ) -> None:
         super().__init__()
         self.choice = ReadingChoice(codec, semantic, readings)
@@ -66,6 +72,9 @@ class SpeechSynthesizer(nn.Module):
         self.codec, self.semantic, self.network, self.tokens = codec.eval(), semantic.eval(), *trained
         self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (self.network.num_quantizers - 1))
         self.chunk_seconds, self.prompt_seconds = chunk_seconds, prompt_seconds
+        self.soft_semantic = soft_semantic
+        if soft_semantic is not None:
+            soft_semantic.check(semantic.vocab_size)
         try:
             rate = codec.frame_rate
             self.chunking = Chunking(round(chunk_seconds * rate), round(prompt_seconds * rate))
@@ -124,8 +133,9 @@ class SpeechSynthesizer(nn.Module):
         """Generate codes for semantic tokens of any length.
 
         Args:
-            semantic: What to say, int64 ``[T]``, at the codec's frame rate.
-            prompt_semantic: What the voice says, int64 ``[P]``.
+            semantic: What to say, at the codec's frame rate: int64 ``[T]``, or the probability of each token, floats
+                ``[T, V]``.
+            prompt_semantic: What the voice says, ``[P]`` or ``[P, V]`` likewise.
             prompt: How, codes ``[Q, P]``.
             seed: Of all that is drawn.
             on_chunk: Called after each chunk, to show how the tokens came about.
@@ -160,16 +170,23 @@ class SpeechSynthesizer(nn.Module):
         return self._semantic(audio), self.codec.encode(audio[None].to(self._device))[0].cpu()
 
     def _semantic(self, audio: Tensor) -> Tensor:
+        """Semantic tokens ``[T]`` of audio ``[N]`` at the codec's frame rate, or their probabilities ``[T, V]``."""
         hop = self.codec.hop_length
         width = round(SEGMENT_SECONDS * self.codec.frame_rate)
         sizes = chunk_sizes(-(-len(audio) // hop), width, width)
         tokens, start = [], 0
         for size in sizes:
-            part = audio[start * hop : (start + size) * hop]
-            found = self.semantic.encode(part[None].to(self._device))[0].cpu()
-            tokens.append(align_tokens(found, size, self.semantic.frame_rate, self.codec.frame_rate))
+            part = audio[None, start * hop : (start + size) * hop].to(self._device)
+            align = partial(
+                align_tokens, num_frames=size, token_rate=self.semantic.frame_rate, frame_rate=self.codec.frame_rate
+            )
+            if self.soft_semantic is None:
+                tokens.append(align(self.semantic.encode(part)[0]))
+            else:
+                soft = self.semantic.encode_soft(part, self.soft_semantic)
+                tokens.append(align(soft.spread(self.semantic.vocab_size)[0].mT).mT)
             start += size
-        return torch.cat(tokens)
+        return torch.cat(tokens).cpu()
 
     @property
     def _device(self) -> torch.device:
@@ -203,7 +220,9 @@ class SpeechSynthesizer(nn.Module):
         config = read_config(folder, cls.__name__)
         try:
             arguments = {name: float(config[name]) for name in ("chunk_seconds", "prompt_seconds")}
-            readings = int(config.get("readings", 1))  # what was published earlier does not say
+            # What was published earlier does not say.
+            readings, soft = int(config.get("readings", 1)), config.get("soft_semantic")
+            soft_semantic = Posterior(**soft) if soft else None
             schedule = DecodingSchedule(**config["schedule"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__} ({error!r})") from None
@@ -219,6 +238,7 @@ class SpeechSynthesizer(nn.Module):
             trained,
             schedule,
             readings=readings,
+            soft_semantic=soft_semantic,
             **arguments,
         )
 
@@ -238,6 +258,7 @@ class SpeechSynthesizer(nn.Module):
             "chunk_seconds": self.chunk_seconds,
             "prompt_seconds": self.prompt_seconds,
             "readings": self.choice.readings,
+            "soft_semantic": asdict(self.soft_semantic) if self.soft_semantic else None,
             "schedule": {**vars(self.schedule), "iterations": list(self.schedule.iterations)},
         }
         write_config(root, config)

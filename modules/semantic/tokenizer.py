@@ -11,6 +11,7 @@ import xxhash
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modules.batches import SoftTokens
 from modules.model_folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -22,6 +23,7 @@ from modules.model_folder import (
     write_model,
 )
 from modules.semantic.features import SpeechFeatures
+from modules.semantic.posterior import Posterior
 
 FEATURES = "features."  # prefix of what the features have learnt, among the tensors
 OWN_PACKAGE = "modules.semantic"  # the only classes a configuration file may name
@@ -129,14 +131,35 @@ class SemanticTokenizer(nn.Module):
         Raises:
             RuntimeError: There is no codebook yet.
         """
+        smallest, tokens = self._distances(standardized).min(dim=-1)
+        return tokens, (smallest + standardized.float().square().sum(dim=-1)).clamp_min(0)
+
+    def posterior(self, standardized: Tensor, settings: Posterior) -> SoftTokens:
+        """Say how probable the nearest tokens are: a softmax over squared distances, as if clusters were round.
+
+        Args:
+            standardized: Standardised frames, shape ``[..., T, dim]``.
+            settings: How many tokens, and how sharply their distances tell them apart.
+
+        Returns:
+            The tokens and their probabilities, ``[..., T, K]`` each, the nearest first.
+
+        Raises:
+            ValueError: More tokens are asked for than there are.
+            RuntimeError: There is no codebook yet.
+        """
+        settings.check(self.vocab_size)
+        distances, tokens = self._distances(standardized).topk(settings.num_tokens, largest=False)
+        logits = -settings.sharpness * distances / standardized.shape[-1]
+        return SoftTokens(tokens, logits.softmax(dim=-1))
+
+    def _distances(self, standardized: Tensor) -> Tensor:
+        """Squared distances to all centroids ``[..., K]``, without |x|^2, which is the same for every centroid."""
         self.require_codebook()
         # In full precision whatever the trainer's: rounding moves frames to other clusters.
         with torch.autocast(standardized.device.type, enabled=False):
             frames, centroids = standardized.float(), self.centroids.float()
-            # |x - c|^2 without |x|^2, which is the same for every centroid.
-            distances = centroids.square().sum(dim=1) - 2 * frames @ centroids.T
-            smallest, tokens = distances.min(dim=-1)
-            return tokens, (smallest + frames.square().sum(dim=-1)).clamp_min(0)
+            return centroids.square().sum(dim=1) - 2 * frames @ centroids.T
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
@@ -153,6 +176,23 @@ class SemanticTokenizer(nn.Module):
             RuntimeError: There is no codebook yet.
         """
         return self.nearest(self.standardize(self.frames(audio)))[0]
+
+    @torch.no_grad()
+    def encode_soft(self, audio: Tensor, settings: Posterior) -> SoftTokens:
+        """Turn audio into the most probable semantic tokens of each frame, see :meth:`posterior`.
+
+        Args:
+            audio: Mono audio at ``sample_rate``, float32, shape ``[B, N]``; all rows are N samples long.
+            settings: How many tokens, and how sharply their distances tell them apart.
+
+        Returns:
+            The tokens and their probabilities, ``[B, T, K]`` each; the first are those of :meth:`encode`.
+
+        Raises:
+            ValueError: The audio is too short or too long for the features, or there are not so many tokens.
+            RuntimeError: There is no codebook yet.
+        """
+        return self.posterior(self.standardize(self.frames(audio)), settings)
 
     def set_codebook(self, mean: Tensor, std: Tensor, centroids: Tensor) -> None:
         """Put a codebook in place.

@@ -73,7 +73,8 @@ def decode_in_chunks(
 
     Args:
         network: The network.
-        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``.
+        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``, or probabilities, as in
+            :func:`decode`.
         prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``.
         lengths: Real frames per row, prompt included, ``[B]``.
         schedule: Passes and choices, the same for each chunk.
@@ -112,7 +113,7 @@ def decode_in_chunks(
         frame = (start[:, None] + torch.arange(int(length.max()))).clamp(max=semantic.shape[1] - 1).to(codes.device)
         before = frame[:, None, : int(known.max())].expand(-1, network.num_quantizers, -1)
         new, passes = decode_best(
-            network, semantic[rows].gather(1, frame), codes[rows].gather(2, before), length, schedule,
+            network, semantic[torch.tensor(rows)[:, None], frame], codes[rows].gather(2, before), length, schedule,
             seeds[rows] + number, known, choice, keep_trace=on_chunk is not None,
             on_pass=partial(on_pass, num_passes) if on_pass else None,
         )  # fmt: skip

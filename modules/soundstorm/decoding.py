@@ -77,7 +77,8 @@ def decode(
 
     Args:
         network: The network; it is run in evaluation mode, and left in the mode it was in.
-        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``.
+        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``; or the probability of each of
+            the V tokens, floats ``[B, T, V]`` (:meth:`SoundStormNetwork.embed_semantic`).
         prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``; they come back unchanged. Of
             levels that the schedule leaves out they may be masks (``network.mask_id``), and so unknown.
         lengths: Real frames per row, prompt included, ``[B]``; T if None. A prompt ends where its row does.
@@ -119,12 +120,19 @@ def _check(
     prompt_lengths: Tensor | None,
 ) -> tuple[list[int], list[int], list[int]]:
     """Return length, prompt length and seed of each row, or say what does not fit."""
-    if semantic.ndim != 2 or semantic.is_floating_point():
-        raise ValueError(f"semantic must be integers of shape [B, T], got {semantic.dtype} {tuple(semantic.shape)}")
-    batch, width = semantic.shape
+    soft = semantic.is_floating_point()
+    if semantic.ndim != 2 + soft or (soft and semantic.shape[2] != network.semantic_vocab_size):
+        raise ValueError(
+            f"semantic must be integers of shape [B, T] or floats of shape [B, T, {network.semantic_vocab_size}], got "
+            f"{semantic.dtype} {tuple(semantic.shape)}"
+        )
+    batch, width = semantic.shape[:2]
     if not semantic.numel():
         raise ValueError(f"semantic must hold at least one row and one frame, got {batch} x {width}")
-    _check_ids("semantic", semantic, network.semantic_vocab_size)
+    if not soft:
+        _check_ids("semantic", semantic, network.semantic_vocab_size)
+    elif not ((semantic >= 0).all() and (semantic.sum(dim=-1) < 1 + 1e-3).all()):
+        raise ValueError("semantic must hold probabilities: no negative ones, and of sum 1, or less, in each frame")
     if len(schedule.iterations) != network.num_quantizers:
         raise ValueError(
             f"the schedule has iterations for {len(schedule.iterations)} levels, the network has "
@@ -195,7 +203,7 @@ class _Run:
         self.network, self.schedule = network, schedule
         self.keep_confidence = keep_confidence or schedule.remask_passes > 0
         device, span = semantic.device, schedule.span_length
-        self.batch, self.width = semantic.shape
+        self.batch, self.width = semantic.shape[:2]
         self.units = [-(-(n - p) // span) for n, p in zip(length, start, strict=True)]
         self.plans = [[schedule.plan(units, level) for units in self.units] for level in range(schedule.num_levels)]
         self.noise = self._draw_noise(seeds).to(device, non_blocking=True)
@@ -221,8 +229,8 @@ class _Run:
                 self.fixed_order[b, :units] = low_discrepancy_scores(units)
             self.fixed_order = self.fixed_order.to(device)
         if schedule.guidance_scale and schedule.guidance_on != "prompt":
-            null = torch.full_like(semantic, network.null_semantic_id)
-            self.without_semantic = (network.semantic_embedding(null) - network.semantic_embedding(semantic)).float()
+            nothing = network.embed_semantic(network.hide_semantic(semantic))
+            self.without_semantic = (nothing - network.embed_semantic(semantic)).float()
 
     def _draw_noise(self, seeds: list[int]) -> Tensor:
         """Draw per sampled pass one number per frame (its token) and one per unit (its place), ``[S, B, F + U]``."""

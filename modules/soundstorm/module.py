@@ -32,6 +32,8 @@ class SoundStorm(TokenStage, TokenGenerator):
             paper, if None.
         choice: Among how many readings :meth:`generate` chooses, and by whose ear; it takes the first, as in the paper,
             if None.
+        soft_semantic: Speak and learn from what each semantic token may be (:class:`modules.batches.SoftTokens`), where
+            a token set says so, in place of the most probable one; the paper's tokens if False.
     """
 
     network: SoundStormNetwork
@@ -46,6 +48,7 @@ class SoundStorm(TokenStage, TokenGenerator):
         validation_prompt_frames: int = 150,
         chunking: Chunking | None = None,
         choice: ReadingChoice | None = None,
+        soft_semantic: bool = False,
     ) -> None:
         super().__init__(network, optimizer, lr_scheduler)
         self.schedule = schedule or DecodingSchedule(iterations=(16,) + (1,) * (network.num_quantizers - 1))
@@ -53,6 +56,7 @@ class SoundStorm(TokenStage, TokenGenerator):
         self.validation_prompt_frames = validation_prompt_frames
         self.chunking = chunking
         self.choice = choice
+        self.soft_semantic = soft_semantic
         self.unprompted_prediction = TokenPrediction(network.num_quantizers)
         self.prompted_prediction = TokenPrediction(network.num_quantizers)
 
@@ -60,9 +64,15 @@ class SoundStorm(TokenStage, TokenGenerator):
         """Refuse a token set that does not fit the network, or that those who choose among readings do not know.
 
         Raises:
-            ValueError: The card of the token set differs.
+            ValueError: The card of the token set differs, or it has no soft tokens where they are asked for.
         """
         super().setup(stage)
+        card = getattr(getattr(self.trainer, "datamodule", None), "card", None)
+        if self.soft_semantic and card is not None and not card.soft_semantic:
+            raise ValueError(
+                "soft_semantic: true needs a token set with soft tokens, and there is none: tokenize with "
+                "--model.init_args.soft modules.semantic.Posterior, or set soft_semantic: false"
+            )
         if self.choice is not None and self.token_card is not None:
             self.choice.check(self.token_card)
 
@@ -70,7 +80,14 @@ class SoundStorm(TokenStage, TokenGenerator):
     def sampling_settings(self) -> dict[str, Any]:
         """The decoding schedule, and how utterances are divided and readings chosen where they are."""
         chunking = asdict(self.chunking) if self.chunking else {}
-        return asdict(self.schedule) | chunking | ({"readings": self.choice.readings} if self.choice else {})
+        readings = {"readings": self.choice.readings} if self.choice else {}
+        return asdict(self.schedule) | chunking | readings | ({"soft_semantic": True} if self.soft_semantic else {})
+
+    def read_semantic(self, batch: TokenBatch) -> Tensor:
+        """Give what the network is told of a batch's words: tokens ``[B, T]``, or probabilities ``[B, T, V]``."""
+        if not self.soft_semantic or batch.soft_semantic is None:
+            return batch.semantic
+        return batch.soft_semantic.spread(self.network.semantic_vocab_size)
 
     def predict_tokens(self, batch: TokenBatch) -> Predicted:
         """Mask a batch as in training and predict what was masked, each example at its level."""
@@ -91,7 +108,7 @@ class SoundStorm(TokenStage, TokenGenerator):
         draw = draw_masks(batch.lengths, width, self.network.num_quantizers, batch.seeds, options, prompt_frames)
         draw = type(draw)(*(x.to(batch.codes.device, non_blocking=True) for x in draw))
         masked = apply_masks(batch.codes, draw, batch.lengths, self.network.mask_id)
-        semantic = torch.where(draw.drop_semantic[:, None], self.network.null_semantic_id, batch.semantic)
+        semantic = self.network.hide_semantic(self.read_semantic(batch), draw.drop_semantic)
         valid = torch.arange(width, device=batch.lengths.device) < batch.lengths[:, None]
         logits = self.network(semantic, masked, draw.level, draw.masked, valid)
         index = draw.level[:, None, None].expand(-1, 1, width)
@@ -130,7 +147,7 @@ class SoundStorm(TokenStage, TokenGenerator):
         """
         prompt = batch.codes[:, :, : int(batch.prompt_frames.max())]
         arguments = (
-            self.network, batch.semantic, prompt, batch.lengths, schedule or self.schedule, batch.seeds,
+            self.network, self.read_semantic(batch), prompt, batch.lengths, schedule or self.schedule, batch.seeds,
             batch.prompt_frames,
         )  # fmt: skip
         if self.chunking is None:

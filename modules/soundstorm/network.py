@@ -103,11 +103,40 @@ class SoundStormNetwork(TokenNetwork):
         """
         return self.code_embedding(codes + level * (self.codebook_size + 1))
 
+    def embed_semantic(self, semantic: Tensor) -> Tensor:
+        """Embed semantic tokens, or what they may be.
+
+        Args:
+            semantic: Semantic tokens, int64 ``[B, T]``; or the probability of each, floats ``[B, T, V]``, of which what
+                is lacking to 1 is the share of "no condition".
+
+        Returns:
+            Embeddings, or their means, ``[B, T, D]``.
+        """
+        if not semantic.is_floating_point():
+            return self.semantic_embedding(semantic)
+        table = self.semantic_embedding.weight
+        unknown = 1 - semantic.sum(dim=-1, keepdim=True)
+        return torch.cat([semantic, unknown], dim=-1).to(table) @ table
+
+    def hide_semantic(self, semantic: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Put "no condition" in the place of semantic tokens.
+
+        Args:
+            semantic: Semantic tokens or probabilities, as in :meth:`embed_semantic`.
+            rows: Rows to hide, bool ``[B]``; all if None.
+
+        Returns:
+            What :meth:`embed_semantic` takes, of the shape of ``semantic``.
+        """
+        nothing = torch.full_like(semantic, 0.0 if semantic.is_floating_point() else self.null_semantic_id)
+        return nothing if rows is None else torch.where(rows.view(-1, *[1] * (semantic.ndim - 1)), nothing, semantic)
+
     def embed(self, semantic: Tensor, codes: Tensor) -> Tensor:
         """Sum the embeddings of each frame's semantic token and Q acoustic tokens.
 
         Args:
-            semantic: Semantic tokens, int64 ``[B, T]``.
+            semantic: Semantic tokens, int64 ``[B, T]``, or probabilities, as in :meth:`embed_semantic`.
             codes: Acoustic tokens or masks, int64 ``[B, Q, T]``.
 
         Returns:
@@ -116,7 +145,7 @@ class SoundStormNetwork(TokenNetwork):
         offsets = torch.arange(self.num_quantizers, device=codes.device) * (self.codebook_size + 1)
         ids = (codes + offsets[:, None]).transpose(1, 2)
         acoustic = F.embedding_bag(ids.reshape(-1, self.num_quantizers), self.code_embedding.weight, mode="sum")
-        return self.semantic_embedding(semantic) + acoustic.view(*semantic.shape, -1)
+        return self.embed_semantic(semantic) + acoustic.view(*semantic.shape[:2], -1)
 
     def contextualize(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
         """Run the Conformer, ``[B, T, D] -> [B, T, D]``; ``valid`` (bool ``[B, T]``) marks the frames that exist."""
@@ -140,7 +169,7 @@ class SoundStormNetwork(TokenNetwork):
         """Predict the tokens asked for, each at its example's level; other heads and frames are not computed.
 
         Args:
-            semantic: Semantic tokens, int64 ``[B, T]``.
+            semantic: Semantic tokens, int64 ``[B, T]``, or probabilities, as in :meth:`embed_semantic`.
             codes: Acoustic tokens with masks, int64 ``[B, Q, T]``.
             level: RVQ level asked for, per example, int64 ``[B]``.
             rows: Frames asked for, bool ``[B, T]``.

@@ -65,7 +65,8 @@ class ReadingChoice:
 
         Args:
             codes: Readings of one utterance, int64 ``[R, Q, T]``.
-            semantic: What each was to say, int64 ``[T]``.
+            semantic: What each was to say, int64 ``[T]``, or the probability of each token, floats ``[T, V]``: the
+                distance to a wanted centre is then the mean of the distances to all.
             start: First frame that counts: a prompt is the same in all.
 
         Returns:
@@ -86,9 +87,17 @@ class ReadingChoice:
             frame_rate = Fraction(self.codec.sample_rate, self.codec.hop_length)
             index = aligned_indices(features.shape[1], len(semantic), self.semantic.exact_frame_rate, frame_rate)
             heard = features[:, torch.tensor(index, device=device)[start:]]
-            wanted = self.semantic.centroids[semantic[start:]]
             nearest = self.semantic.nearest(heard)[1]
-            return ((heard - wanted).square().sum(-1) - nearest).mean(1) / heard.shape[-1]
+            return (self._distance(heard, semantic[start:]) - nearest).mean(1) / heard.shape[-1]
+
+    def _distance(self, heard: Tensor, wanted: Tensor) -> Tensor:
+        """Squared distances of features ``[R, T, dim]`` to the centres of tokens, or to their probable ones."""
+        centroids = self.semantic.centroids
+        if not wanted.is_floating_point():
+            return (heard - centroids[wanted]).square().sum(-1)
+        # A mean of squared distances is that to the mean, and the variance around it.
+        mean, square = wanted @ centroids, wanted @ centroids.square().sum(1)
+        return (heard - mean).square().sum(-1) + square - mean.square().sum(-1)
 
 
 def decode_best(
@@ -107,7 +116,8 @@ def decode_best(
 
     Args:
         network: The network.
-        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``.
+        semantic: Semantic tokens of prompt and target on one time axis, int64 ``[B, T]``, or probabilities, as in
+            :func:`decode`.
         prompt: Acoustic tokens of the leading frames at every level, int64 ``[B, Q, P]``.
         lengths: Real frames per row, prompt included, ``[B]``.
         schedule: Passes and choices.

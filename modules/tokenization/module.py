@@ -1,6 +1,8 @@
 """Tokenize: a batch of audio to acoustic and semantic tokens."""
 
+from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 from typing import Any, NoReturn
 
 import soxr
@@ -8,9 +10,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from modules.batches import AudioBatch, Rejection, TokenizedBatch
+from modules.batches import AudioBatch, Rejection, SoftTokens, TokenizedBatch
 from modules.codec.codec import AudioCodec
 from modules.semantic.batching import equal_length_groups
+from modules.semantic.posterior import Posterior
 from modules.semantic.tokenizer import SemanticTokenizer
 from modules.tokenization.alignment import align_tokens
 
@@ -28,12 +31,19 @@ class Tokenization(LightningModule):
     Args:
         codec: Makes the codes; also decides sample and frame rate.
         semantic: Makes the semantic tokens. Where its sample rate is another, audio is resampled for it.
+        soft: Keep, beside each semantic token, the most probable ones with their probabilities; none if None.
+
+    Raises:
+        ValueError: ``soft`` asks for more tokens than there are.
     """
 
-    def __init__(self, codec: AudioCodec, semantic: SemanticTokenizer) -> None:
+    def __init__(self, codec: AudioCodec, semantic: SemanticTokenizer, soft: Posterior | None = None) -> None:
         super().__init__()
         self.codec = codec
         self.semantic = semantic
+        self.soft = soft
+        if soft is not None:
+            soft.check(semantic.vocab_size)
         self.frame_rate = Fraction(codec.sample_rate, codec.hop_length)
         features_rate = Fraction(semantic.features.sample_rate, semantic.features.hop_length)
         self.max_drift = max(Fraction(2), 2 * self.frame_rate / features_rate)
@@ -53,6 +63,7 @@ class Tokenization(LightningModule):
             "num_quantizers": self.codec.num_quantizers,
             "codebook_size": self.codec.codebook_size,
             "semantic_vocab_size": self.semantic.vocab_size,
+            "soft_semantic": asdict(self.soft) if self.soft else None,
         }
 
     def setup(self, stage: str) -> None:
@@ -90,7 +101,7 @@ class Tokenization(LightningModule):
                 f"the audio comes at {batch.sample_rate} Hz, the codec needs {self.codec.sample_rate} Hz: "
                 f"set data.init_args.sample_rate={self.codec.sample_rate}"
             )
-        tokens: dict[int, tuple[Tensor, Tensor]] = {}
+        tokens: dict[int, tuple[Tensor, Tensor, SoftTokens | None]] = {}
         rejected = list(batch.rejected)
         for rows in equal_length_groups(batch.audio):
             try:
@@ -106,20 +117,26 @@ class Tokenization(LightningModule):
             speakers=[batch.speakers[row] for row in kept],
             texts=[batch.texts[row] for row in kept],
             rejected=rejected,
+            soft_semantic=[soft for row in kept if (soft := tokens[row][2]) is not None],
         )
 
-    def _tokenize(self, batch: AudioBatch, rows: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Semantic tokens ``[T]`` and codes ``[Q, T]`` of each of some utterances of one length."""
+    def _tokenize(self, batch: AudioBatch, rows: list[int]) -> list[tuple[Tensor, Tensor, SoftTokens | None]]:
+        """Semantic tokens ``[T]``, codes ``[Q, T]``, soft tokens of each of some utterances of one length."""
         codes = self.codec.encode(torch.stack([batch.audio[row] for row in rows]))
-        semantic = self.semantic.encode(torch.stack([self._resample(batch.audio[row]) for row in rows]))
-        aligned = align_tokens(
-            semantic,
-            codes.shape[-1],
-            self.semantic.exact_frame_rate,
-            self.frame_rate,
+        audio = torch.stack([self._resample(batch.audio[row]) for row in rows])
+        align = partial(
+            align_tokens,
+            num_frames=codes.shape[-1],
+            token_rate=self.semantic.exact_frame_rate,
+            frame_rate=self.frame_rate,
             max_drift=self.max_drift,
         )
-        return list(zip(aligned, codes, strict=True))
+        if self.soft is None:
+            semantic = align(self.semantic.encode(audio))
+            return [(tokens, row, None) for tokens, row in zip(semantic, codes, strict=True)]
+        soft, probabilities = (align(values.mT).mT for values in self.semantic.encode_soft(audio, self.soft))
+        # The most probable token is the one without alternatives.
+        return [(t[:, 0], row, SoftTokens(t, p)) for t, p, row in zip(soft, probabilities, codes, strict=True)]
 
     def _resample(self, audio: Tensor) -> Tensor:
         """Bring one utterance ``[N]`` to the sample rate of the semantic tokenizer."""

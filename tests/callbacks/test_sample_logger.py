@@ -15,7 +15,7 @@ from datamodules.audio import AudioDataModule
 from datamodules.audio_folder import AudioFolder
 from datamodules.audio_sources import AudioSource
 from datamodules.synthetic import SyntheticTokenDataModule
-from modules.batches import GeneratedBatch
+from modules.batches import GeneratedBatch, SoftTokens
 from modules.codec.codec import AudioCodec
 
 
@@ -272,3 +272,18 @@ def test_without_tensorboard_nothing_is_generated(tmp_path):
 def test_arguments_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=rf"{next(iter(wrong))} \({next(iter(wrong.values()))}\)"):
         AudioSampleLogger(ToneCodec(), **wrong)
+
+
+def test_soft_tokens_are_cut_as_their_tokens_are(tmp_path):
+    class Soft(Generator):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            number = torch.arange(len(batch.ids))[:, None, None]
+            soft = SoftTokens(batch.semantic[..., None], torch.ones(*batch.semantic.shape, 1) / (1 + number))
+            return batch._replace(soft_semantic=soft)
+
+    model = fit(tmp_path, AudioSampleLogger(ToneCodec(), num_samples=3, max_seconds=1.0), steps=2, model=Soft())
+    for _, batch, *_ in model.asked:
+        assert batch.semantic.shape[1] == 50
+        assert torch.equal(batch.soft_semantic.tokens[..., 0], batch.semantic)
+        assert batch.soft_semantic.probabilities.shape == (*batch.semantic.shape, 1)
+        assert (batch.soft_semantic.probabilities.amin(1) == batch.soft_semantic.probabilities.amax(1)).all()

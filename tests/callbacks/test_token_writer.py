@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -21,6 +22,7 @@ from datamodules.token_set import (
     read_rows,
     shard_files,
 )
+from modules.batches import SoftTokens
 
 SCRIPT = Path(__file__).with_name("predict_on_two_ranks.py")
 predict, Ramp = (runpy.run_path(str(SCRIPT))[name] for name in ("predict", "Ramp"))
@@ -135,3 +137,35 @@ def test_two_ranks_write_every_id_once_and_finish_what_was_begun(run_script, spe
         assert sorted(rejection.id for rejection in read_rejected(tmp_path / name)) == ["broken", "silent"]
     assert {file.name[:10] for file in shard_files(tmp_path / "new", "train")} == {"train-r000", "train-r001"}
     assert "9 utterances (0.00 h) written, 0 were there already, 2 rejected" in run.stderr + run.stdout
+
+
+class SoftRamp(Ramp):
+    """Is not quite sure: the next token may be meant."""
+
+    def card(self):
+        return super().card() | {"soft_semantic": {"num_tokens": 2, "sharpness": 30.0}}
+
+    def predict_step(self, batch, batch_idx):
+        made = super().predict_step(batch, batch_idx)
+        soft = [torch.stack([row, (row + 1) % 8], dim=1) for row in made.semantic]
+        return made._replace(soft_semantic=[SoftTokens(x, torch.tensor([0.75, 0.25]).expand(len(x), 2)) for x in soft])
+
+
+def test_soft_tokens_are_written_with_the_utterance_they_belong_to(speech, tmp_path):
+    predict(speech, tmp_path / "set", SoftRamp())
+    rows = read_rows(open_token_set(tmp_path / "set"), range(9), 2)
+    assert {row.id for row in rows} == set("012345678")
+    for row in rows:
+        frames = 10 + int(row.id)
+        np.testing.assert_array_equal(
+            row.soft.tokens, np.stack([np.arange(frames) % 8, (np.arange(frames) + 1) % 8], 1)
+        )
+        np.testing.assert_array_equal(row.soft.probabilities, [[0.75, 0.25]] * frames)
+
+
+def test_soft_tokens_are_not_added_to_a_set_that_began_without(speech, tmp_path):
+    predict(speech, tmp_path / "set")
+    with pytest.raises(
+        ValueError, match=r"soft_semantic: None and .*name another output folder|differ in soft_semantic"
+    ):
+        predict(speech, tmp_path / "set", SoftRamp())

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.token_set import (
+    SoftRow,
     TokenSetCard,
     TokenSetWriter,
     done_ids,
@@ -256,3 +257,74 @@ def test_a_rejection_cut_short_by_a_crash_costs_only_itself(tmp_path):
         file.write('{"split": "train", "id": "b", "pa')
     TokenSetWriter(tmp_path, CARD).reject(Rejection("c", "c.wav", "is long"))
     assert [rejection.id for rejection in read_rejected(tmp_path)] == ["a", "c"]
+
+
+SOFT_CARD = dataclasses.replace(CARD, soft_semantic={"num_tokens": 3, "sharpness": 30.0})
+
+
+def soft_of(semantic, seed=0):
+    probabilities = np.random.default_rng(seed).random((len(semantic), 3)).astype(np.float16)
+    return SoftRow(np.stack([semantic, (semantic + 7) % 500, (semantic + 9) % 500], axis=1), probabilities)
+
+
+def test_soft_tokens_are_read_back_frame_by_frame(tmp_path):
+    with TokenSetWriter(tmp_path, SOFT_CARD) as writer:
+        for number in range(3):
+            semantic, codes = tokens(number, 3 + number)
+            writer.write(f"u{number}", semantic, codes, soft=soft_of(semantic, number))
+    assert TokenSetCard.load(tmp_path) == SOFT_CARD
+    for number, row in enumerate(read_rows(open_token_set(tmp_path), range(3), 3)):
+        semantic, _ = tokens(number, 3 + number)
+        expected = soft_of(semantic, number)
+        np.testing.assert_array_equal(row.semantic, semantic)
+        np.testing.assert_array_equal(row.soft.tokens, expected.tokens)
+        np.testing.assert_array_equal(row.soft.probabilities, expected.probabilities)
+        part = row.cut(1, 3)
+        np.testing.assert_array_equal(part.codes, row.codes[:, 1:3])
+        np.testing.assert_array_equal(part.semantic, semantic[1:3])
+        np.testing.assert_array_equal(part.soft.tokens, expected.tokens[1:3])
+        np.testing.assert_array_equal(part.soft.probabilities, expected.probabilities[1:3])
+
+
+def test_a_set_without_soft_tokens_has_none_and_cuts_all_the_same(tmp_path):
+    fill(tmp_path, [2])
+    (row,) = read_rows(open_token_set(tmp_path), [0], 3)
+    assert row.soft is None
+    assert row.cut(1, 3).soft is None
+
+
+@pytest.mark.parametrize(
+    ("card", "soft", "message"),
+    [
+        (SOFT_CARD, None, r"\[\] are not \[T, K\] twice, with K = 3"),
+        (CARD, SoftRow(np.zeros((5, 3), int), np.ones((5, 3))), "with K = 0"),
+        (SOFT_CARD, SoftRow(np.zeros((5, 2), int), np.ones((5, 2))), r"\[\[5, 2\], \[5, 2\]\] .* K = 3"),
+        (SOFT_CARD, SoftRow(np.zeros((4, 3), int), np.ones((4, 3))), r"\[\[4, 3\], \[4, 3\]\]"),
+        (SOFT_CARD, SoftRow(np.full((5, 3), 500), np.ones((5, 3))), "run from 500 to 500, not from 0 to 499"),
+        (SOFT_CARD, SoftRow(np.zeros((5, 3), int), np.full((5, 3), np.nan)), "negative, or no numbers"),
+    ],
+)
+def test_soft_tokens_that_do_not_fit_the_card_are_refused(tmp_path, card, soft, message):
+    writer = TokenSetWriter(tmp_path, card)
+    with pytest.raises(ValueError, match="u: .*soft semantic tokens.*" + message):
+        writer.write("u", np.zeros(5, int), np.zeros((3, 5), int), soft=soft)
+    writer.close()
+    assert not shard_files(tmp_path, "train")
+
+
+def test_soft_tokens_of_another_number_of_frames_are_named(tmp_path):
+    with TokenSetWriter(tmp_path, SOFT_CARD) as writer:
+        writer.write("u", np.zeros(5, int), np.zeros((3, 5), int), soft=soft_of(np.zeros(5, int)))
+    (file,) = shard_files(tmp_path, "train")
+    table = pq.read_table(file)
+    short = pa.array([table["soft_tokens"][0].as_py()[:-1]], pa.list_(pa.uint16()))
+    pq.write_table(table.set_column(table.schema.get_field_index("soft_tokens"), "soft_tokens", short), file)
+    with pytest.raises(ValueError, match="u: 14 soft semantic tokens and 15 probabilities are not those of 5 frames"):
+        read_rows(open_token_set(tmp_path), [0], 3)
+
+
+def test_a_card_of_before_there_were_soft_tokens_is_read(tmp_path):
+    values = dataclasses.asdict(CARD)
+    del values["soft_semantic"]
+    (tmp_path / "card.json").write_text(json.dumps(values))
+    assert TokenSetCard.load(tmp_path) == CARD

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.selection import Selection
-from datamodules.token_set import TokenSetCard, TokenSetWriter
+from datamodules.token_set import SoftRow, TokenSetCard, TokenSetWriter
 from datamodules.token_windows import TrainingWindows
 from datamodules.tokens import TokenDataModule
 
@@ -471,3 +471,86 @@ def test_ranks_share_the_utterances_without_loss_or_repetition(folder, stage):
         found.append([name for batch in loader for name in batch.ids])
         assert len(loader) == 2
     assert sorted(sum(found, [])) == sorted(rows(data(folder, "predict").predict_dataloader()))  # noqa: RUF017
+
+
+SOFT = {"num_tokens": 2, "sharpness": 30.0}
+
+
+def write_soft(folder, split, utterances):
+    """As :func:`write`, where the token of frame t is token t with probability 3/4, and token t + 1000 with 1/4."""
+    with TokenSetWriter(folder, card(soft_semantic=SOFT), split=split) as writer:
+        for number, (name, speaker, frames) in enumerate(utterances):
+            semantic, codes = tokens(number, frames)
+            soft = SoftRow(np.stack([semantic, semantic + 1000], 1), np.tile([0.75, 0.25], (frames, 1)))
+            writer.write(name, semantic, codes, speaker=speaker, soft=soft)
+    return str(folder)
+
+
+def check_soft(batch, row, frames, hard=False):
+    """Frames of a row say what token t and t + 1000 have in common: t."""
+    soft = batch.soft_semantic
+    assert soft.tokens.shape == soft.probabilities.shape == (*batch.semantic.shape, 2)
+    assert torch.equal(soft.tokens[row, frames, 0], batch.semantic[row, frames])
+    assert soft.probabilities[row, frames].tolist() == [[1.0, 0.0] if hard else [0.75, 0.25]] * len(frames)
+    if not hard:
+        assert torch.equal(soft.tokens[row, frames, 1], batch.semantic[row, frames] + 1000)
+
+
+def test_a_window_of_soft_tokens_is_of_the_frames_of_its_tokens(tmp_path):
+    names = [(f"x{n}", "xi", 60 + 40 * n) for n in range(6)]
+    module = data(write_soft(tmp_path, "train", names), "fit", validation_split=None, max_seconds=2.0, min_seconds=0.5)
+    starts = set()
+    for batch in module.train_dataloader():
+        for row, length in enumerate(batch.lengths.tolist()):
+            check_soft(batch, row, torch.arange(length))
+            assert not batch.soft_semantic.probabilities[row, length:].any(), "padding says nothing"
+            starts.add(int(batch.semantic[row, 0]))
+    assert len(starts) > 2
+
+
+def test_a_set_without_soft_tokens_speaks_with_probability_1_beside_one_that_has_them(folder, tmp_path):
+    soft = write_soft(tmp_path / "soft", "train", [("x", "xi", 90)])
+    for folders in ([soft, folder], [folder, soft]):
+        mixed = data(folders, "fit", validation_split=None, min_seconds=0.5)
+        assert mixed.card.soft_semantic == SOFT
+        seen = set()
+        for batch in mixed.train_dataloader():
+            for row, name in enumerate(batch.ids):
+                if batch.soft_semantic.tokens.shape[-1] == 2:
+                    check_soft(batch, row, torch.arange(batch.lengths[row]), hard=name != "x")
+                    seen.add(name == "x")
+        assert seen == {False, True}
+    assert next(iter(data(folder, "fit", validation_split=None).train_dataloader())).soft_semantic is None
+
+
+def test_soft_tokens_of_other_probabilities_are_not_mixed(tmp_path):
+    first = write_soft(tmp_path / "a", "train", [("x", "xi", 90)])
+    with TokenSetWriter(tmp_path / "b", card(soft_semantic=SOFT | {"sharpness": 9.0})):
+        pass
+    refused(
+        ValueError, r"cannot be mixed.*soft_semantic\.sharpness: 30\.0 and 9\.0", "fit", [first, str(tmp_path / "b")]
+    )
+
+
+def test_the_soft_tokens_of_a_prompt_of_another_set_come_before_those_of_the_utterance(tmp_path):
+    soft = write_soft(tmp_path / "soft", "test", [("said", "ann", 120)])
+    hard = write(tmp_path / "hard", "test", [("given", "ann", 200)])
+    module = data([soft, hard], "predict", predict=Selection("test"), prompt_seconds=1.0, prompt_source="other")
+    batches = list(module.predict_dataloader())
+    places = {name: (batch, row) for batch in batches for row, name in enumerate(batch.ids)}
+    for name, hard_frames in (("said", range(50)), ("given", range(50, 250))):
+        batch, row = places[name]
+        assert int(batch.prompt_frames[row]) == 50
+        frames = torch.arange(int(batch.lengths[row]))
+        is_hard = torch.tensor([int(t) in hard_frames for t in frames])
+        check_soft(batch, row, frames[is_hard], hard=True)
+        check_soft(batch, row, frames[~is_hard])
+
+
+def test_probabilities_are_brought_back_to_a_sum_of_1(tmp_path):
+    with TokenSetWriter(tmp_path, card(soft_semantic={"num_tokens": 3, "sharpness": 1.0})) as writer:
+        thirds = SoftRow(np.tile([0, 1, 2], (60, 1)), np.full((60, 3), 1 / 3))
+        writer.write("x", *tokens(0, 60), soft=thirds)
+    batch = next(iter(data(str(tmp_path), "fit", validation_split=None).train_dataloader()))
+    sums = batch.soft_semantic.probabilities.sum(-1)[0, : int(batch.lengths[0])]
+    torch.testing.assert_close(sums, torch.ones(len(sums)), atol=1e-6, rtol=0)

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from modules.codec.soundstream import ResidualVectorQuantizer, SoundStream, SpectralDecoder, SpectralEncoder
-from modules.semantic import DistilledFeatures, LogMelFeatures, SemanticTokenizer
+from modules.semantic import DistilledFeatures, LogMelFeatures, Posterior, SemanticTokenizer
 from modules.soundstorm import Chunking, DecodingSchedule, ReadingChoice, SoundStormNetwork, decode, decode_in_chunks
 from modules.soundstorm.pretrained import TrainedNetwork, load_network, pretrained_network, save_network
 from modules.soundstorm.readings import reading_seeds
@@ -386,3 +386,56 @@ def test_the_command_refuses_a_format_it_cannot_write(folder, tmp_path):
     source = write(tmp_path / "a.wav", 1.0)
     with pytest.raises(ValueError, match="told by the suffix"):
         main(["generate", "--source", str(source), "--out", str(tmp_path / "out.mp4"), "--model", str(folder)])
+
+
+def test_a_system_speaks_from_its_tokenizers_doubts_where_it_is_published_so(
+    folder, synthesizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pipeline.synthesizer.SEGMENT_SECONDS", 2.0)
+    softly = SpeechSynthesizer(
+        synthesizer.codec, synthesizer.semantic, TrainedNetwork(synthesizer.network, synthesizer.tokens),
+        synthesizer.schedule, 4.0, 1.5, soft_semantic=Posterior(5, 2.0),
+    )  # fmt: skip
+    softly.save_pretrained(tmp_path / "system")
+    again = SpeechSynthesizer.from_pretrained(tmp_path / "system")
+    assert again.soft_semantic == Posterior(5, 2.0)
+    assert synthesizer.soft_semantic is None
+    source, voice = write(tmp_path / "a.wav", 3.0), write(tmp_path / "voice.wav", 1.2, level=0.8)
+    given = []
+    generate = again.generate
+    monkeypatch.setattr(again, "generate", lambda *arguments: given.append(arguments[:3]) or generate(*arguments))
+    made = again(source, voice).audio
+    said, before, _ = given[0]
+    assert said.shape == (150, 10)
+    assert before.shape == (60, 10)
+    audio = torch.from_numpy(soundfile.read(source, dtype="float32")[0])
+    halves = [again.semantic.encode_soft(half[None], Posterior(5, 2.0)).spread(10)[0] for half in audio.chunk(2)]
+    torch.testing.assert_close(said, torch.cat([half[:75] for half in halves]))
+    assert not torch.equal(made, synthesizer(source, voice).audio)
+    assert made.shape == (48000,)
+
+
+@pytest.mark.parametrize(
+    ("soft", "message"),
+    [("{num_tokens: 0}", "num_tokens=0"), ("{sharp: 1}", "sharp"), ("[1]", "describe")],
+)
+def test_doubts_that_make_no_sense_are_refused_naming_the_file(folder, tmp_path, soft, message):
+    shutil.copytree(folder, tmp_path / "system")
+    config = tmp_path / "system" / "config.yaml"
+    config.write_text(config.read_text().replace("soft_semantic: null", f"soft_semantic: {soft}"))
+    with pytest.raises(ValueError, match=rf"config\.yaml does not describe.*{message}|describe") as error:
+        SpeechSynthesizer.from_pretrained(tmp_path / "system")
+    assert message in str(error.value)
+
+
+def test_a_system_published_before_there_were_doubts_has_none(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "system")
+    config = tmp_path / "system" / "config.yaml"
+    config.write_text(config.read_text().replace("soft_semantic: null\n", ""))
+    assert SpeechSynthesizer.from_pretrained(tmp_path / "system").soft_semantic is None
+
+
+def test_more_doubts_than_tokens_are_refused(synthesizer):
+    parts = synthesizer.codec, synthesizer.semantic, TrainedNetwork(synthesizer.network, synthesizer.tokens)
+    with pytest.raises(ValueError, match="num_tokens=11 of 10 semantic tokens"):
+        SpeechSynthesizer(*parts, soft_semantic=Posterior(11))

@@ -9,7 +9,8 @@ import yaml
 from jsonargparse import ArgumentParser
 from safetensors import safe_open
 
-from modules.semantic import LogMelFeatures, SemanticTokenizer, SpeechFeatures, TransformersFeatures
+from modules.batches import SoftTokens
+from modules.semantic import LogMelFeatures, Posterior, SemanticTokenizer, SpeechFeatures, TransformersFeatures
 
 
 class Counter(SpeechFeatures):
@@ -209,3 +210,49 @@ def test_imported_arrays_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "codebook.npz", mean=np.array([object()]), std=np.ones(1), centroids=np.zeros((4, 1)))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         SemanticTokenizer.from_npz(Counter(), str(tmp_path / "codebook.npz"))
+
+
+def test_a_posterior_is_a_softmax_over_squared_distances_per_dimension(speechlike):
+    tokenizer = random_tokenizer(LogMelFeatures(), num_clusters=16)
+    audio = speechlike(8000)[None]
+    frames = tokenizer.standardize(tokenizer.frames(audio))
+    squared = torch.cdist(frames.double(), tokenizer.centroids.double()[None]).square()
+    soft = tokenizer.encode_soft(audio, Posterior(num_tokens=16, sharpness=3.0))
+    expected = (-3.0 * squared / frames.shape[-1]).softmax(-1).float()
+    torch.testing.assert_close(soft.spread(16), expected, atol=1e-5, rtol=1e-4)
+    few = tokenizer.encode_soft(audio, Posterior(num_tokens=3, sharpness=3.0))
+    assert torch.equal(few.tokens, soft.tokens[..., :3])
+    torch.testing.assert_close(few.probabilities.sum(-1), torch.ones(few.tokens.shape[:2]))
+    ratio = few.probabilities[..., 0] / few.probabilities[..., 1]
+    torch.testing.assert_close(ratio, soft.probabilities[..., 0] / soft.probabilities[..., 1], rtol=1e-3, atol=1e-4)
+
+
+def test_the_most_probable_token_is_the_token(speechlike):
+    tokenizer = random_tokenizer(LogMelFeatures(), pool=2)
+    audio = speechlike(9000)[None]
+    soft = tokenizer.encode_soft(audio, Posterior(4, 5.0))
+    assert torch.equal(soft.tokens[..., 0], tokenizer.encode(audio))
+    assert (soft.probabilities.diff(dim=-1) <= 0).all()
+
+
+def test_more_tokens_than_there_are_cannot_be_probable():
+    with pytest.raises(ValueError, match="num_tokens=5 of 4 semantic tokens: ask for fewer"):
+        counter_tokenizer().encode_soft(staircase(0, 1), Posterior(5))
+
+
+@pytest.mark.parametrize("num_tokens", [0, 2.0, True, "2"])
+def test_a_number_of_probable_tokens_that_makes_no_sense_is_refused(num_tokens):
+    with pytest.raises(ValueError, match=f"num_tokens={num_tokens!r} must be a whole number"):
+        Posterior(num_tokens=num_tokens)
+
+
+@pytest.mark.parametrize("sharpness", [0, -1.0, float("nan"), "30", None, True])
+def test_a_sharpness_that_makes_no_sense_is_refused(sharpness):
+    with pytest.raises(ValueError, match=f"sharpness={sharpness!r} must be a positive number"):
+        Posterior(sharpness=sharpness)
+
+
+def test_probabilities_are_laid_out_by_token_and_padding_adds_nothing():
+    tokens = torch.tensor([[[2, 0], [1, 0], [0, 0]]])
+    probabilities = torch.tensor([[[0.75, 0.25], [1.0, 0.0], [0.0, 0.0]]])
+    assert SoftTokens(tokens, probabilities).spread(3).tolist() == [[[0.25, 0, 0.75], [0, 1, 0], [0, 0, 0]]]

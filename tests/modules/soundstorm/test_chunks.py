@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modules.batches import TokenBatch
-from modules.soundstorm import Chunking, DecodingSchedule, SoundStorm, SoundStormNetwork
+from modules.soundstorm import Chunking, DecodingSchedule, SoundStorm, SoundStormNetwork, decode_in_chunks
 from modules.soundstorm.chunks import chunk_sizes
 
 
@@ -61,3 +61,11 @@ def test_of_levels_left_out_a_later_chunk_knows_what_was_given_and_no_more(monke
     assert torch.equal(second[:, 2, : known.shape[1]], known)
     assert (second[:, 2, known.shape[1] : 14] == network.mask_id).all()
     assert module.sampling_settings["iterations"] == (4, 1, 0)
+
+
+def test_chunks_of_probabilities_are_those_of_their_tokens():
+    network = SoundStormNetwork(16, 1, 2, 32, 5, 2, 16, 10)
+    semantic, prompt, lengths = torch.randint(10, (2, 90)), torch.randint(16, (2, 2, 12)), torch.tensor([90, 33])
+    settings = (prompt, lengths, DecodingSchedule((4, 1)), torch.arange(2), torch.tensor([12, 3]), Chunking(40, 14))
+    sure = torch.nn.functional.one_hot(semantic, 10).float()
+    assert torch.equal(decode_in_chunks(network, sure, *settings), decode_in_chunks(network, semantic, *settings))

@@ -327,3 +327,45 @@ def test_dropout_plays_no_part():
 def test_impossible_input_is_named(network, change, named):
     with pytest.raises(ValueError, match=named):
         decode(network, **({"semantic": torch.zeros(1, 8, dtype=torch.int64), "schedule": PAPER} | change))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=ids)
+def test_sure_probabilities_are_decoded_as_their_tokens(network, options):
+    torch.manual_seed(3)
+    semantic, prompt = tokens(2, 40, prompt=9)
+    sure = torch.nn.functional.one_hot(semantic, 16).float()
+    settings = (prompt, torch.tensor([40, 31]), DecodingSchedule(iterations=(6, 1, 1, 1), **options), 5)
+    assert torch.equal(decode(network, sure, *settings), decode(network, semantic, *settings))
+
+
+def test_what_is_doubtful_is_read_with_its_doubts(network):
+    """Of two tokens, each half probable, the network sees the mean; guided away from no words at all, too."""
+    torch.manual_seed(4)
+    first, second = tokens(1, 40)[0], tokens(1, 40)[0]
+    one_hot = torch.nn.functional.one_hot
+    doubtful = (one_hot(first, 16) + one_hot(second, 16)).float() / 2
+    seen = []
+    network_contextualize = network.contextualize
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "contextualize", lambda x, valid: seen.append(x) or network_contextualize(x, valid))
+        decode(network, doubtful, schedule=DecodingSchedule((2, 1, 1, 1), guidance_scale=1.0, guidance_on="semantic"))
+    table, masks = network.semantic_embedding.weight, torch.full((1, 4, 40), network.mask_id)
+    acoustic = network.embed(first, masks) - table[first]
+    torch.testing.assert_close(seen[0][0], (acoustic + (table[first] + table[second]) / 2)[0])
+    torch.testing.assert_close(seen[0][1], (acoustic + table[16])[0])
+
+
+@pytest.mark.parametrize(
+    ("semantic", "message"),
+    [
+        (torch.full((1, 5, 16), 0.1), "must hold probabilities"),
+        (torch.tensor([0.5, -0.1] + [0.0] * 14).expand(1, 5, 16), "must hold probabilities"),
+        (torch.full((1, 5, 16), torch.nan), "must hold probabilities"),
+        (torch.zeros(1, 5, 15), r"floats of shape \[B, T, 16\], got torch\.float32 \(1, 5, 15\)"),
+        (torch.zeros(1, 5), "floats of shape"),
+        (torch.zeros(1, 5, 16, dtype=torch.long), "must be integers of shape"),
+    ],
+)
+def test_what_are_no_probabilities_is_refused(network, semantic, message):
+    with pytest.raises(ValueError, match=message):
+        decode(network, semantic, schedule=PAPER)

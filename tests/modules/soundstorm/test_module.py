@@ -5,8 +5,8 @@ import torch
 from lightning import Trainer
 
 from datamodules.synthetic import SyntheticTokenDataModule
-from modules.batches import TokenBatch
-from modules.soundstorm import DecodingSchedule, MaskingOptions, SoundStorm, SoundStormNetwork, draw_masks
+from modules.batches import SoftTokens, TokenBatch
+from modules.soundstorm import Chunking, DecodingSchedule, MaskingOptions, SoundStorm, SoundStormNetwork, draw_masks
 from modules.token_prediction import TokenPrediction
 from modules.warmup import WarmupCosine
 
@@ -81,7 +81,7 @@ def test_loss_of_a_batch_is_the_token_weighted_mean_of_its_rows():
     parts = [module.predict_masked(r, None) for r in rows]
     first, second = rows
     joint = TokenBatch(
-        *(torch.cat((a, b)) if torch.is_tensor(a) else [*a, *b] for a, b in zip(first, second, strict=True))
+        *(a and [*a, *b] if not torch.is_tensor(a) else torch.cat((a, b)) for a, b in zip(first, second, strict=True))
     )
     logits, target, _ = module.predict_masked(joint, None)
     whole = torch.nn.functional.cross_entropy(logits, target)
@@ -218,3 +218,46 @@ def test_the_settings_of_sampling_are_told():
     schedule = DecodingSchedule(iterations=(4, 1, 1, 1), temperature=0.7)
     told = SoundStorm(small_network(), schedule=schedule).sampling_settings
     assert (told["iterations"], told["temperature"], told["order"]) == ((4, 1, 1, 1), 0.7, "confidence")
+
+
+def with_doubts(b):
+    """A batch whose tokens are what they are with probability 3/4."""
+    other = (b.semantic + 1) % 32
+    share = torch.tensor([0.75, 0.25]).expand(*b.semantic.shape, 2)
+    return b._replace(soft_semantic=SoftTokens(torch.stack([b.semantic, other], dim=-1), share))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_soft_tokens_are_what_is_read_only_where_asked(dropout):
+    network = small_network().eval()
+    masking = MaskingOptions(semantic_dropout=dropout)
+    plain, soft = SoundStorm(network, masking=masking), SoundStorm(network, masking=masking, soft_semantic=True)
+    for module in (plain, soft):
+        module.training = True  # for the masking; the network itself drops nothing
+    b = with_doubts(batch())
+    expected = plain.predict_masked(b._replace(soft_semantic=None), None).logits
+    torch.testing.assert_close(plain.predict_masked(b, None).logits, expected)
+    torch.testing.assert_close(soft.predict_masked(b._replace(soft_semantic=None), None).logits, expected)
+    doubtful = soft.predict_masked(b, None).logits
+    assert torch.allclose(doubtful, expected, atol=1e-5) == (dropout == 1.0)
+    sure = b.soft_semantic._replace(probabilities=torch.tensor([1.0, 0.0]).expand(3, 30, 2))
+    torch.testing.assert_close(soft.predict_masked(b._replace(soft_semantic=sure), None).logits, expected)
+
+
+@pytest.mark.parametrize("chunking", [None, Chunking(16, 4)])
+def test_soft_tokens_are_what_is_spoken_only_where_asked(chunking):
+    network, schedule = small_network().eval(), DecodingSchedule((4, 1, 1, 1))
+    plain = SoundStorm(network, schedule=schedule, chunking=chunking)
+    soft = SoundStorm(network, schedule=schedule, chunking=chunking, soft_semantic=True)
+    b = with_doubts(batch(prompt=(5, 0, 3)))
+    assert torch.equal(plain.generate(b).codes, plain.generate(b._replace(soft_semantic=None)).codes)
+    made = soft.generate(b)
+    assert made._fields == plain.generate(b)._fields
+    assert not torch.equal(made.codes, plain.generate(b).codes)
+    assert soft.sampling_settings == plain.sampling_settings | {"soft_semantic": True}
+
+
+def test_a_set_without_soft_tokens_is_refused_where_they_are_asked_for():
+    module = SoundStorm(small_network(), soft_semantic=True)
+    with pytest.raises(ValueError, match=r"needs a token set with soft tokens.*--model\.init_args\.soft"):
+        quiet_trainer().predict(module, SyntheticTokenDataModule(num_train=4))

@@ -47,3 +47,32 @@ def test_padding_never_changes_a_logit(network):
     valid = torch.arange(12)[None] < 7
     padded = network(*wider, torch.tensor([1]), valid, valid)
     torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_token_may_be_is_embedded_as_the_mean_of_what_it_may_be(network):
+    table = network.semantic_embedding.weight
+    probabilities = torch.zeros(1, 4, 16)
+    probabilities[0, 0, 3] = 1.0
+    probabilities[0, 1, [2, 5]] = torch.tensor([0.25, 0.75])
+    probabilities[0, 2, 7] = 0.6  # the rest is unknown; of the last frame all is
+    expected = [table[3], 0.25 * table[2] + 0.75 * table[5], 0.6 * table[7] + 0.4 * table[16], table[16]]
+    torch.testing.assert_close(network.embed_semantic(probabilities)[0], torch.stack(expected))
+
+
+def test_sure_probabilities_are_the_tokens(network):
+    semantic, codes = torch.randint(16, (2, 6)), torch.randint(33, (2, 4, 6))
+    sure = torch.nn.functional.one_hot(semantic, 16).float()
+    torch.testing.assert_close(network.embed(sure, codes), network.embed(semantic, codes))
+    level, rows = torch.tensor([2, 0]), torch.ones(2, 6, dtype=torch.bool)
+    torch.testing.assert_close(network(sure, codes, level, rows), network(semantic, codes, level, rows))
+
+
+def test_hidden_words_are_the_same_whether_sure_or_not(network):
+    semantic = torch.randint(16, (3, 6))
+    sure = torch.nn.functional.one_hot(semantic, 16).float()
+    nothing = network.semantic_embedding(torch.tensor(16))
+    for given in (semantic, sure):
+        hidden = network.embed_semantic(network.hide_semantic(given, torch.tensor([False, True, False])))
+        torch.testing.assert_close(hidden[1], nothing.expand(6, -1))
+        torch.testing.assert_close(hidden[[0, 2]], network.embed_semantic(semantic)[[0, 2]])
+        torch.testing.assert_close(network.embed_semantic(network.hide_semantic(given)), nothing.expand(3, 6, -1))

@@ -178,3 +178,24 @@ def test_no_reading_and_an_ear_of_another_rate_are_refused():
     choice.semantic.sample_rate = 400
     with pytest.raises(ValueError, match=r"500 Hz .* 400 Hz"):
         ReadingChoice(choice.codec, choice.semantic)
+
+
+def test_where_the_words_are_doubtful_the_distance_is_the_mean_over_what_they_may_be():
+    choice = make_choice(2)
+    codes = torch.randint(32, (2, 4, 6))
+    first, second = torch.randint(16, (6,)), torch.randint(16, (6,))
+    one_hot = torch.nn.functional.one_hot
+    sure = choice.misreadings(codes, one_hot(first, 16).float(), 1)
+    torch.testing.assert_close(sure, choice.misreadings(codes, first, 1))
+    doubtful = choice.misreadings(codes, 0.25 * one_hot(first, 16) + 0.75 * one_hot(second, 16), 1)
+    expected = 0.25 * choice.misreadings(codes, first, 1) + 0.75 * choice.misreadings(codes, second, 1)
+    torch.testing.assert_close(doubtful, expected)
+
+
+def test_the_best_of_doubtful_words_is_that_of_the_words_where_they_are_sure(network):
+    semantic, prompt, lengths, seeds, given = batch_of([40, 23, 31], [5, 0, 8], 40)
+    sure = torch.nn.functional.one_hot(semantic, 16).float()
+    kept = [
+        decode_best(network, x, prompt, lengths, SCHEDULE, seeds, given, make_choice(4))[0] for x in (semantic, sure)
+    ]
+    assert torch.equal(*kept)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from modules.batches import AudioBatch, Rejection
 from modules.codec.codec import AudioCodec
-from modules.semantic import LogMelFeatures, SemanticTokenizer
+from modules.semantic import LogMelFeatures, Posterior, SemanticTokenizer
 from modules.tokenization import Tokenization
 
 
@@ -168,6 +168,7 @@ def test_card_describes_the_tokens(semantic):
         "num_quantizers": 2,
         "codebook_size": 16,
         "semantic_vocab_size": 32,
+        "soft_semantic": None,
     }
 
 
@@ -194,3 +195,27 @@ def test_fit_says_what_to_run_instead(semantic, tmp_path):
     loader = DataLoader([batch_of([16_000])], batch_size=None)
     with pytest.raises(RuntimeError, match="can only predict: run `soundstorm predict"):
         trainer(tmp_path).fit(Tokenization(LoudnessCodec(), semantic), loader)
+
+
+def test_soft_tokens_lie_beside_the_tokens_they_soften_at_the_codecs_rate():
+    semantic = tokenizer_of(LogMelFeatures(), pool=2)
+    batch = batch_of([16_000, 8_001, 16_000])
+    plain = Tokenization(LoudnessCodec(), semantic)
+    soft = Tokenization(LoudnessCodec(), semantic, Posterior(4, 2.0))
+    expected, made = plain.predict_step(batch, 0), soft.predict_step(batch, 0)
+    assert list(expected.soft_semantic) == []
+    for index, found in enumerate(made.soft_semantic):
+        assert torch.equal(made.semantic[index], expected.semantic[index])
+        assert torch.equal(made.codes[index], expected.codes[index])
+        assert torch.equal(found.tokens[:, 0], made.semantic[index])
+        alone = semantic.encode_soft(batch.audio[index][None], Posterior(4, 2.0))
+        half = torch.arange(len(found.tokens)) // 2
+        assert torch.equal(found.tokens, alone.tokens[0, half])
+        torch.testing.assert_close(found.probabilities, alone.probabilities[0, half])
+    assert plain.card()["soft_semantic"] is None
+    assert soft.card()["soft_semantic"] == {"num_tokens": 4, "sharpness": 2.0}
+
+
+def test_more_soft_tokens_than_the_tokenizer_knows_are_refused_before_any_audio(semantic):
+    with pytest.raises(ValueError, match="num_tokens=33 of 32"):
+        Tokenization(LoudnessCodec(), semantic, Posterior(33))
