@@ -47,6 +47,7 @@ demo-fit: setup
 SOUNDSTORM := $(BIN)/soundstorm
 TEACHER := runs/semantic/whisper_base/tokenizer
 STUDENT := runs/semantic/distilled_sentences/tokenizer
+SOFT := --model.init_args.soft '{num_tokens: 16, sharpness: 30.0}'
 SPLITS := train heldout test
 
 $(SPLITS:%=data/%.csv):
@@ -78,10 +79,10 @@ train-small: $(SPOKEN) $(VENV)/speak-ready tokens-small
 	for split in $(SPLITS); do $(SOUNDSTORM) predict -c configs/tokenize/small.yaml \
 	  --data.init_args.source.init_args.path data/$$split.csv --trainer.callbacks.init_args.split $$split \
 	  --trainer.callbacks.init_args.output_dir runs/tokens/small_student \
-	  --model.init_args.semantic.init_args.folder $(STUDENT) || exit 1; done
+	  --model.init_args.semantic.init_args.folder $(STUDENT) $(SOFT) || exit 1; done
 	$(SOUNDSTORM) predict -c configs/tokenize/spoken.yaml
 	$(SOUNDSTORM) predict -c configs/tokenize/spoken.yaml --trainer.callbacks.init_args.output_dir runs/tokens/spoken_student \
-	  --model.init_args.semantic.init_args.folder $(STUDENT)
+	  --model.init_args.semantic.init_args.folder $(STUDENT) $(SOFT)
 	for stage in small small_longer small_student small_spoken small_guidance; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
@@ -153,7 +154,7 @@ PRECISION ?= 32-true
 $(HEARD_BY_NO_PART:%=shipped-tokens/%): shipped-tokens/%: data/%.csv | setup
 	$(SOUNDSTORM) predict -c configs/tokenize/small.yaml --data.init_args.source.init_args.path $< \
 	  --trainer.callbacks.init_args.split $* --trainer.callbacks.init_args.output_dir runs/tokens/shipped \
-	  --model.init_args.semantic.init_args.folder checkpoints/small-16k/semantic
+	  --model.init_args.semantic.init_args.folder checkpoints/small-16k/semantic $(SOFT)
 
 CONDITIONS := reconstruction unprompted prompted guided
 .PHONY: $(CONDITIONS:%=shipped-render/%)

@@ -12,7 +12,7 @@ SYSTEM = Path("checkpoints/small-16k")
 RUN = Path("runs/demo")
 SOURCE, VOICE = Path("datamodules/demo_speech/audio/hugh-001.ogg"), SYSTEM / "voices" / "one.flac"
 # What `generate` speaks with, for the table too.
-SHIPPED = ["--model.init_args.schedule=configs/schedule/shipped.yaml"]
+SHIPPED = ["--model.init_args.schedule=configs/schedule/shipped.yaml", "--model.init_args.soft_semantic=true"]
 # A network of its own in the place of the one with weights.
 FITTED = [
     "--model.init_args.network=configs/network/demo.yaml",

@@ -71,7 +71,7 @@ class SoundStorm(TokenStage, TokenGenerator):
         if self.soft_semantic and card is not None and not card.soft_semantic:
             raise ValueError(
                 "soft_semantic: true needs a token set with soft tokens, and there is none: tokenize with "
-                "--model.init_args.soft modules.semantic.Posterior, or set soft_semantic: false"
+                "--model.init_args.soft '{num_tokens: 16}', or set soft_semantic: false"
             )
         if self.choice is not None and self.token_card is not None:
             self.choice.check(self.token_card)

@@ -281,7 +281,9 @@ def test_soft_tokens_are_cut_as_their_tokens_are(tmp_path):
             soft = SoftTokens(batch.semantic[..., None], torch.ones(*batch.semantic.shape, 1) / (1 + number))
             return batch._replace(soft_semantic=soft)
 
-    model = fit(tmp_path, AudioSampleLogger(ToneCodec(), num_samples=3, max_seconds=1.0), steps=2, model=Soft())
+    names = ["synthetic-000020", "synthetic-000021"]
+    model = fit(tmp_path, AudioSampleLogger(ToneCodec(), ids=names, max_seconds=1.0), steps=2, model=Soft())
+    assert {name for _, batch, *_ in model.asked for name in batch.ids} == set(names)
     for _, batch, *_ in model.asked:
         assert batch.semantic.shape[1] == 50
         assert torch.equal(batch.soft_semantic.tokens[..., 0], batch.semantic)

@@ -312,14 +312,19 @@ def test_soft_tokens_that_do_not_fit_the_card_are_refused(tmp_path, card, soft, 
     assert not shard_files(tmp_path, "train")
 
 
-def test_soft_tokens_of_another_number_of_frames_are_named(tmp_path):
+@pytest.mark.parametrize("kept", [{"soft_tokens": 10}, {"soft_tokens": 14, "soft_probabilities": 14}])
+def test_soft_tokens_of_another_number_of_frames_are_named(tmp_path, kept):
     with TokenSetWriter(tmp_path, SOFT_CARD) as writer:
         writer.write("u", np.zeros(5, int), np.zeros((3, 5), int), soft=soft_of(np.zeros(5, int)))
     (file,) = shard_files(tmp_path, "train")
     table = pq.read_table(file)
-    short = pa.array([table["soft_tokens"][0].as_py()[:-1]], pa.list_(pa.uint16()))
-    pq.write_table(table.set_column(table.schema.get_field_index("soft_tokens"), "soft_tokens", short), file)
-    with pytest.raises(ValueError, match="u: 14 soft semantic tokens and 15 probabilities are not those of 5 frames"):
+    for name, count in kept.items():
+        index = table.schema.get_field_index(name)
+        values = pa.array([table[name][0].as_py()[:count]], table.schema.field(index).type)
+        table = table.set_column(index, name, values)
+    pq.write_table(table, file)
+    numbers = f"{kept['soft_tokens']} soft semantic tokens and {kept.get('soft_probabilities', 15)} probabilities"
+    with pytest.raises(ValueError, match=f"u: {numbers} are not those of 5 frames"):
         read_rows(open_token_set(tmp_path), [0], 3)
 
 

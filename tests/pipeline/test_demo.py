@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modules.semantic import Posterior
 from modules.soundstorm import DecodingSchedule
 from pipeline import demo
 from pipeline.cli import console
@@ -39,8 +40,11 @@ def test_a_recording_of_no_use_costs_nothing_that_is_there(checkout, monkeypatch
 
 def test_its_table_is_of_what_generate_speaks_with():
     stages = dict(demo.stages(demo.SOURCE, demo.VOICE, fit=False))
-    shipped = yaml.safe_load((ROOT / demo.SYSTEM / "config.yaml").read_text())["schedule"]
+    config = yaml.safe_load((ROOT / demo.SYSTEM / "config.yaml").read_text())
     for title in ("Generate from semantic tokens alone", "Generate after 3 s of the voice"):
         (option,) = [a for a in stages[title] if a.startswith("--model.init_args.schedule=")]
         said = yaml.safe_load((ROOT / option.partition("=")[2]).read_text())
-        assert DecodingSchedule(**said) == DecodingSchedule(**shipped)
+        assert DecodingSchedule(**said) == DecodingSchedule(**config["schedule"])
+        assert "--model.init_args.soft_semantic=true" in stages[title]
+    tokenized = yaml.safe_load((ROOT / "configs/tokenize/demo.yaml").read_text())["model"]["init_args"]["soft"]
+    assert Posterior(**tokenized) == Posterior(**config["soft_semantic"])

@@ -253,6 +253,6 @@ def test_a_sharpness_that_makes_no_sense_is_refused(sharpness):
 
 
 def test_probabilities_are_laid_out_by_token_and_padding_adds_nothing():
-    tokens = torch.tensor([[[2, 0], [1, 0], [0, 0]]])
+    tokens = torch.tensor([[[2, 0], [0, 0], [0, 0]]])
     probabilities = torch.tensor([[[0.75, 0.25], [1.0, 0.0], [0.0, 0.0]]])
-    assert SoftTokens(tokens, probabilities).spread(3).tolist() == [[[0.25, 0, 0.75], [0, 1, 0], [0, 0, 0]]]
+    assert SoftTokens(tokens, probabilities).spread(3).tolist() == [[[0.25, 0, 0.75], [1, 0, 0], [0, 0, 0]]]
