@@ -184,7 +184,8 @@ ablation-best-of-4: shipped-tokens/test
 .PHONY: $(SCHEDULES:%=ablation-render/%)
 $(SCHEDULES:%=ablation-render/%): ablation-render/%: shipped-tokens/test
 	$(SOUNDSTORM) predict -c configs/generate/small_prompted.yaml $(ABLATED) --trainer.precision $(PRECISION) \
-	  --model.init_args.schedule configs/schedule/$*.yaml --trainer.callbacks.init_args.system soundstorm-$* \
+	  --model.init_args.schedule configs/schedule/$*.yaml --model.init_args.soft_semantic true \
+	  --trainer.callbacks.init_args.system soundstorm-$* \
 	  --trainer.callbacks.init_args.output_dir runs/small/ablation/audio/$*
 
 ablation: ablation-reconstruction ablation-best-of-4 $(SCHEDULES:%=ablation-render/%) scorers

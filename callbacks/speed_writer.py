@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.results_writer import describe_device
 from modules.atomic import write_atomically
-from modules.batches import GeneratedBatch, TokenBatch
+from modules.batches import GeneratedBatch, SoftTokens, TokenBatch
 from modules.codec.codec import AudioCodec
 
 
@@ -143,15 +143,23 @@ def random_batch(card: Any, seconds: float, prompt_seconds: float, seed: int) ->
     random = torch.Generator().manual_seed(seed)
     frames = max(2, round(seconds * card.frame_rate))
     prompt = min(round(prompt_seconds * card.frame_rate), frames // 2)
+    semantic = torch.randint(card.semantic_vocab_size, (1, frames), generator=random)
+    codes = torch.randint(card.codebook_size, (1, card.num_quantizers, frames), generator=random)
+    soft = None
+    if card.soft_semantic:
+        shape = (1, frames, card.soft_semantic["num_tokens"])
+        tokens = torch.randint(card.semantic_vocab_size, shape, generator=random)
+        soft = SoftTokens(tokens, torch.rand(shape, generator=random).softmax(dim=-1))
     return TokenBatch(
         ids=["random"],
-        semantic=torch.randint(card.semantic_vocab_size, (1, frames), generator=random),
-        codes=torch.randint(card.codebook_size, (1, card.num_quantizers, frames), generator=random),
+        semantic=semantic,
+        codes=codes,
         lengths=torch.tensor([frames]),
         prompt_frames=torch.tensor([prompt]),
         seeds=torch.tensor([seed]),
         speakers=[""],
         texts=[""],
+        soft_semantic=soft,
     )
 
 

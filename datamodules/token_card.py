@@ -76,7 +76,10 @@ class TokenSetCard:
     def save(self, folder: str | Path) -> None:
         """Write ``card.json`` atomically, making the folder if need be."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(folder) / "card.json", json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        values = asdict(self)
+        if self.soft_semantic is None:
+            del values["soft_semantic"]  # as cards were before there were soft tokens
+        write_atomically(Path(folder) / "card.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
     def differences(self, other: "TokenSetCard") -> list[str]:
         """Name each value that differs, as ``codec.name: 'a' and 'b'``: of this card first, then of the other."""

@@ -115,7 +115,7 @@ class TokenSetWriter:
             TokenSetCard.load(self.folder).check_matches(
                 card,
                 f"the token set in {self.folder}",
-                "the one to be written (name another output folder, or tokenize with the same models)",
+                "the one to be written (name another output folder, or tokenize with the same models and soft tokens)",
             )
         else:
             card.save(self.folder)
@@ -226,8 +226,10 @@ class TokenSetWriter:
         shapes = [] if soft is None else [list(values.shape) for values in soft]
         if soft is None or not count or shapes != [[frames, count]] * 2:
             raise ValueError(f"{id}: soft semantic tokens {shapes} are not [T, K] twice, with K = {count}")
-        if not (soft.probabilities >= 0).all():
+        if not (np.isfinite(soft.probabilities).all() and (soft.probabilities >= 0).all()):
             raise ValueError(f"{id}: probabilities of its soft semantic tokens are negative, or no numbers")
+        if not soft.probabilities.astype(np.float16).sum(axis=1, dtype=np.float32).all():
+            raise ValueError(f"{id}: all probabilities of the soft semantic tokens of a frame are 0")
         return soft.tokens
 
     def _append(self, line: bytes) -> None:
@@ -393,7 +395,7 @@ def _read_soft(table: pa.Table, number: int, frames: int, id: str) -> SoftRow | 
     if SOFT_FIELDS[0][0] not in table.column_names or not frames:
         return None
     tokens, probabilities = (table[name][number].values.to_numpy() for name, _ in SOFT_FIELDS)
-    if len(tokens) != len(probabilities) or len(tokens) % frames:
+    if len(tokens) != len(probabilities) or len(tokens) % frames or not len(tokens):
         raise ValueError(
             f"{id}: {len(tokens)} soft semantic tokens and {len(probabilities)} probabilities are not those of "
             f"{frames} frames; make the token set anew"

@@ -46,14 +46,17 @@ def load_common_card(folders: Sequence[str | Path], mixed_semantics: bool = Fals
     """
     if not folders:
         raise ValueError("no token set was named: give token_sets at least one folder")
-    card = TokenSetCard.load(folders[0])
-    for folder in folders[1:]:
-        other = TokenSetCard.load(folder)
-        other = replace(other, semantic=card.semantic) if mixed_semantics else other
-        if not (card.soft_semantic and other.soft_semantic):
-            card, other = (replace(x, soft_semantic=card.soft_semantic or other.soft_semantic) for x in (card, other))
-        card.check_matches(other, str(folders[0]), f"{folder} (they cannot be mixed)")
-    return card
+    cards = [TokenSetCard.load(folder) for folder in folders]
+    first = next((number for number, card in enumerate(cards) if card.soft_semantic), 0)
+    for folder, other in zip(folders, cards, strict=True):
+        # Of soft tokens those are compared that there are, and all else with the first.
+        known = replace(cards[0], soft_semantic=other.soft_semantic)
+        other = replace(other, semantic=known.semantic) if mixed_semantics else other
+        known.check_matches(other, str(folders[0]), f"{folder} (they cannot be mixed)")
+        if other.soft_semantic:
+            soft = replace(other, soft_semantic=cards[first].soft_semantic)
+            soft.check_matches(other, str(folders[first]), f"{folder} (they cannot be mixed)")
+    return replace(cards[0], soft_semantic=cards[first].soft_semantic)
 
 
 class TokenStore:

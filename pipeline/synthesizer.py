@@ -181,12 +181,12 @@ class SpeechSynthesizer(nn.Module):
                 align_tokens, num_frames=size, token_rate=self.semantic.frame_rate, frame_rate=self.codec.frame_rate
             )
             if self.soft_semantic is None:
-                tokens.append(align(self.semantic.encode(part)[0]))
+                tokens.append(align(self.semantic.encode(part)[0].cpu()))
             else:
                 soft = self.semantic.encode_soft(part, self.soft_semantic)
-                tokens.append(align(soft.spread(self.semantic.vocab_size)[0].mT).mT)
+                tokens.append(align(soft.spread(self.semantic.vocab_size)[0].cpu().mT).mT)
             start += size
-        return torch.cat(tokens).cpu()
+        return torch.cat(tokens)
 
     @property
     def _device(self) -> torch.device:

@@ -1,6 +1,7 @@
 """Every file under configs/ is parsed and everything it names is built, with tiny models in the place of hub ids."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from jsonargparse import ArgumentParser
 from lightning import LightningModule
 
 from modules.codec import AudioCodec
-from modules.semantic import LogMelFeatures, SemanticTokenizer
+from modules.semantic import LogMelFeatures, Posterior, SemanticTokenizer
 from modules.soundstorm import DecodingSchedule, SoundStormNetwork
 from pipeline.stages import make_cli
 
@@ -174,11 +175,16 @@ def test_presets_have_the_size_that_they_say(preset, millions):
 
 def test_the_shipped_system_is_measured_as_it_speaks():
     read = lambda file: yaml.safe_load((ROOT / file).read_text())  # noqa: E731
-    name = read("configs/generate/small_guided.yaml")["model"]["init_args"]["schedule"]
-    measured = read(f"configs/schedule/{Path(name).name}")
-    shipped = read("checkpoints/small-16k/config.yaml")["schedule"]
+    model, config = (
+        read("configs/generate/small_guided.yaml")["model"]["init_args"],
+        read("checkpoints/small-16k/config.yaml"),
+    )
+    measured = read(f"configs/schedule/{Path(model['schedule']).name}")
     iterations = {"iterations": list(DecodingSchedule().iterations)}
-    assert vars(DecodingSchedule(**iterations | measured)) == vars(DecodingSchedule(**iterations | shipped))
+    assert vars(DecodingSchedule(**iterations | measured)) == vars(DecodingSchedule(**iterations | config["schedule"]))
+    assert model["soft_semantic"] is bool(config["soft_semantic"])
+    (soft,) = re.findall(r"^SOFT := --model.init_args.soft '(.*)'$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert Posterior(**yaml.safe_load(soft)) == Posterior(**config["soft_semantic"])
 
 
 def test_the_papers_training_departs_from_nothing():

@@ -1,5 +1,6 @@
 """How sure a semantic tokenizer is of each frame's token."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -23,7 +24,8 @@ class Posterior:
     def __post_init__(self) -> None:
         if isinstance(self.num_tokens, bool) or not isinstance(self.num_tokens, int) or self.num_tokens < 1:
             raise ValueError(f"num_tokens={self.num_tokens!r} must be a whole number of at least 1")
-        if isinstance(self.sharpness, bool) or not isinstance(self.sharpness, (int, float)) or not self.sharpness > 0:
+        number = isinstance(self.sharpness, (int, float)) and not isinstance(self.sharpness, bool)
+        if not number or not 0 < self.sharpness < math.inf:
             raise ValueError(f"sharpness={self.sharpness!r} must be a positive number")
 
     def check(self, vocab_size: int) -> None:

@@ -57,6 +57,7 @@ class SoundStorm(TokenStage, TokenGenerator):
         self.chunking = chunking
         self.choice = choice
         self.soft_semantic = soft_semantic
+        self._posterior: dict[str, Any] | None = None  # how the soft tokens of the token set were found
         self.unprompted_prediction = TokenPrediction(network.num_quantizers)
         self.prompted_prediction = TokenPrediction(network.num_quantizers)
 
@@ -73,15 +74,17 @@ class SoundStorm(TokenStage, TokenGenerator):
                 "soft_semantic: true needs a token set with soft tokens, and there is none: tokenize with "
                 "--model.init_args.soft '{num_tokens: 16}', or set soft_semantic: false"
             )
+        self._posterior = getattr(card, "soft_semantic", None)
         if self.choice is not None and self.token_card is not None:
             self.choice.check(self.token_card)
 
     @property
     def sampling_settings(self) -> dict[str, Any]:
-        """The decoding schedule, and how utterances are divided and readings chosen where they are."""
+        """The decoding schedule; how utterances are divided, readings chosen and tokens softened where they are."""
         chunking = asdict(self.chunking) if self.chunking else {}
         readings = {"readings": self.choice.readings} if self.choice else {}
-        return asdict(self.schedule) | chunking | readings | ({"soft_semantic": True} if self.soft_semantic else {})
+        soft = {"soft_semantic": self._posterior or True} if self.soft_semantic else {}
+        return asdict(self.schedule) | chunking | readings | soft
 
     def read_semantic(self, batch: TokenBatch) -> Tensor:
         """Give what the network is told of a batch's words: tokens ``[B, T]``, or probabilities ``[B, T, V]``."""

@@ -117,20 +117,22 @@ class SoundStormNetwork(TokenNetwork):
             return self.semantic_embedding(semantic)
         table = self.semantic_embedding.weight
         unknown = 1 - semantic.sum(dim=-1, keepdim=True)
-        return torch.cat([semantic, unknown], dim=-1).to(table) @ table
+        # As exact as a lookup is.
+        with torch.autocast(table.device.type, enabled=False):
+            return torch.cat([semantic, unknown], dim=-1).to(table) @ table
 
-    def hide_semantic(self, semantic: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Put "no condition" in the place of semantic tokens.
+    def hide_semantic(self, semantic: Tensor, rows: Tensor) -> Tensor:
+        """Put "no condition" in the place of the semantic tokens of some rows.
 
         Args:
             semantic: Semantic tokens or probabilities, as in :meth:`embed_semantic`.
-            rows: Rows to hide, bool ``[B]``; all if None.
+            rows: Rows to hide, bool ``[B]``.
 
         Returns:
             What :meth:`embed_semantic` takes, of the shape of ``semantic``.
         """
-        nothing = torch.full_like(semantic, 0.0 if semantic.is_floating_point() else self.null_semantic_id)
-        return nothing if rows is None else torch.where(rows.view(-1, *[1] * (semantic.ndim - 1)), nothing, semantic)
+        nothing = 0.0 if semantic.is_floating_point() else self.null_semantic_id
+        return torch.where(rows.view(-1, *[1] * (semantic.ndim - 1)), nothing, semantic)
 
     def embed(self, semantic: Tensor, codes: Tensor) -> Tensor:
         """Sum the embeddings of each frame's semantic token and Q acoustic tokens.

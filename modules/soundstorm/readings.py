@@ -24,7 +24,7 @@ class ReadingChoice:
     SoundStorm's paper takes the first reading; SPEAR-TTS (Kharitonov et al. 2023) draws several and keeps the one of
     best estimated quality. Here it is the words that are listened for: how much farther the audio's speech features are
     from the centres of the wanted tokens than from the nearest ones, in squared distance per dimension, averaged over
-    frames; 0 where exactly the wanted tokens are heard.
+    frames; 0 where exactly the wanted tokens are heard, and there is no doubt of what is wanted.
 
     Args:
         codec: Codes to audio.
@@ -87,17 +87,18 @@ class ReadingChoice:
             frame_rate = Fraction(self.codec.sample_rate, self.codec.hop_length)
             index = aligned_indices(features.shape[1], len(semantic), self.semantic.exact_frame_rate, frame_rate)
             heard = features[:, torch.tensor(index, device=device)[start:]]
-            nearest = self.semantic.nearest(heard)[1]
-            return (self._distance(heard, semantic[start:]) - nearest).mean(1) / heard.shape[-1]
+            nearest, wanted = self.semantic.nearest(heard)[1], semantic[start:]
+            if not wanted.is_floating_point():
+                farther = (heard - self.semantic.centroids[wanted]).square().sum(-1) - nearest
+            else:
+                farther = self._mean_distance(heard, wanted.float()) - wanted.float().sum(-1) * nearest
+            return farther.mean(1) / heard.shape[-1]
 
-    def _distance(self, heard: Tensor, wanted: Tensor) -> Tensor:
-        """Squared distances of features ``[R, T, dim]`` to the centres of tokens, or to their probable ones."""
+    def _mean_distance(self, heard: Tensor, wanted: Tensor) -> Tensor:
+        """Squared distances of features ``[R, T, dim]`` to all centres, weighted by probabilities ``[T, V]``."""
         centroids = self.semantic.centroids
-        if not wanted.is_floating_point():
-            return (heard - centroids[wanted]).square().sum(-1)
-        # A mean of squared distances is that to the mean, and the variance around it.
-        mean, square = wanted @ centroids, wanted @ centroids.square().sum(1)
-        return (heard - mean).square().sum(-1) + square - mean.square().sum(-1)
+        crossed = (heard * (wanted @ centroids)).sum(-1)
+        return wanted.sum(-1) * heard.square().sum(-1) - 2 * crossed + wanted @ centroids.square().sum(1)
 
 
 def decode_best(

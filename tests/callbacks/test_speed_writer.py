@@ -1,5 +1,6 @@
 """What is timed and counted."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -161,3 +162,12 @@ def test_a_prompt_is_at_most_half_of_the_utterance():
 def test_no_repeat_is_refused():
     with pytest.raises(ValueError, match="there have to be a repeat"):
         SpeedWriter(None, "folder", "soundstorm", repeats=0)
+
+
+def test_what_speaks_from_soft_tokens_is_timed_on_them():
+    soft = dataclasses.replace(CARD, soft_semantic={"num_tokens": 3, "sharpness": 1.0})
+    plain, batch = random_batch(CARD, 1.0, 0.5, seed=0), random_batch(soft, 1.0, 0.5, seed=0)
+    assert plain.soft_semantic is None
+    assert batch.soft_semantic.tokens.shape == (*batch.semantic.shape, 3)
+    torch.testing.assert_close(batch.soft_semantic.probabilities.sum(-1), torch.ones(batch.semantic.shape))
+    assert torch.equal(batch.codes, plain.codes)

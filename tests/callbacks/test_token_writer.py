@@ -165,7 +165,5 @@ def test_soft_tokens_are_written_with_the_utterance_they_belong_to(speech, tmp_p
 
 def test_soft_tokens_are_not_added_to_a_set_that_began_without(speech, tmp_path):
     predict(speech, tmp_path / "set")
-    with pytest.raises(
-        ValueError, match=r"soft_semantic: None and .*name another output folder|differ in soft_semantic"
-    ):
+    with pytest.raises(ValueError, match=r"name another output folder, .* soft tokens\) differ in soft_semantic"):
         predict(speech, tmp_path / "set", SoftRamp())

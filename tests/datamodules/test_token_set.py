@@ -302,6 +302,9 @@ def test_a_set_without_soft_tokens_has_none_and_cuts_all_the_same(tmp_path):
         (SOFT_CARD, SoftRow(np.zeros((4, 3), int), np.ones((4, 3))), r"\[\[4, 3\], \[4, 3\]\]"),
         (SOFT_CARD, SoftRow(np.full((5, 3), 500), np.ones((5, 3))), "run from 500 to 500, not from 0 to 499"),
         (SOFT_CARD, SoftRow(np.zeros((5, 3), int), np.full((5, 3), np.nan)), "negative, or no numbers"),
+        (SOFT_CARD, SoftRow(np.zeros((5, 3), int), np.full((5, 3), np.inf)), "negative, or no numbers"),
+        (SOFT_CARD, SoftRow(np.zeros((5, 3), int), np.eye(5, 3)), "of a frame are 0"),
+        (SOFT_CARD, SoftRow(np.zeros((5, 3), int), np.full((5, 3), 1e-9)), "of a frame are 0"),
     ],
 )
 def test_soft_tokens_that_do_not_fit_the_card_are_refused(tmp_path, card, soft, message):
@@ -312,7 +315,14 @@ def test_soft_tokens_that_do_not_fit_the_card_are_refused(tmp_path, card, soft, 
     assert not shard_files(tmp_path, "train")
 
 
-@pytest.mark.parametrize("kept", [{"soft_tokens": 10}, {"soft_tokens": 14, "soft_probabilities": 14}])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"soft_tokens": 10},
+        {"soft_tokens": 14, "soft_probabilities": 14},
+        {"soft_tokens": 0, "soft_probabilities": 0},
+    ],
+)
 def test_soft_tokens_of_another_number_of_frames_are_named(tmp_path, kept):
     with TokenSetWriter(tmp_path, SOFT_CARD) as writer:
         writer.write("u", np.zeros(5, int), np.zeros((3, 5), int), soft=soft_of(np.zeros(5, int)))
@@ -333,3 +343,5 @@ def test_a_card_of_before_there_were_soft_tokens_is_read(tmp_path):
     del values["soft_semantic"]
     (tmp_path / "card.json").write_text(json.dumps(values))
     assert TokenSetCard.load(tmp_path) == CARD
+    CARD.save(tmp_path / "now")
+    assert json.loads((tmp_path / "now" / "card.json").read_text()) == values, "what was read before is written now"

@@ -461,6 +461,15 @@ def test_worker_processes_read_the_same(folder):
     assert str(rows(data(folder, "predict", prompt_seconds=3, num_workers=2).predict_dataloader())) == str(alone)
 
 
+def test_worker_processes_read_the_same_soft_tokens(tmp_path):
+    folder = write_soft(tmp_path, "test", [("x", "xi", 90), ("y", "xi", 120)])
+    alone, apart = (list(data(folder, "predict", num_workers=n).predict_dataloader()) for n in (0, 2))
+    assert len(alone) == len(apart) > 0
+    for one, other in zip(alone, apart, strict=True):
+        assert torch.equal(one.soft_semantic.tokens, other.soft_semantic.tokens)
+        assert torch.equal(one.soft_semantic.probabilities, other.soft_semantic.probabilities)
+
+
 @pytest.mark.parametrize("stage", ["validate", "predict"])
 def test_ranks_share_the_utterances_without_loss_or_repetition(folder, stage):
     module = data(folder, stage, validation_split="test", batch_frames=1024)
@@ -527,6 +536,9 @@ def test_soft_tokens_of_other_probabilities_are_not_mixed(tmp_path):
     first = write_soft(tmp_path / "a", "train", [("x", "xi", 90)])
     with TokenSetWriter(tmp_path / "b", card(soft_semantic=SOFT | {"sharpness": 9.0})):
         pass
+    hard = write(tmp_path / "hard", "train", [("y", "xi", 90)])
+    message = rf"{tmp_path}/a and {tmp_path}/b \(they cannot be mixed\).*sharpness: 30\.0 and 9\.0"
+    refused(ValueError, message, "fit", [hard, first, str(tmp_path / "b")])
     refused(
         ValueError, r"cannot be mixed.*soft_semantic\.sharpness: 30\.0 and 9\.0", "fit", [first, str(tmp_path / "b")]
     )

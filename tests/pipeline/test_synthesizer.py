@@ -417,15 +417,14 @@ def test_a_system_speaks_from_its_tokenizers_doubts_where_it_is_published_so(
 
 @pytest.mark.parametrize(
     ("soft", "message"),
-    [("{num_tokens: 0}", "num_tokens=0"), ("{sharp: 1}", "sharp"), ("[1]", "describe")],
+    [("{num_tokens: 0}", "num_tokens=0"), ("{sharp: 1}", "sharp"), ("[1]", "mapping")],
 )
 def test_doubts_that_make_no_sense_are_refused_naming_the_file(folder, tmp_path, soft, message):
     shutil.copytree(folder, tmp_path / "system")
     config = tmp_path / "system" / "config.yaml"
     config.write_text(config.read_text().replace("soft_semantic: null", f"soft_semantic: {soft}"))
-    with pytest.raises(ValueError, match=rf"config\.yaml does not describe.*{message}|describe") as error:
+    with pytest.raises(ValueError, match=rf"config\.yaml does not describe.*{message}"):
         SpeechSynthesizer.from_pretrained(tmp_path / "system")
-    assert message in str(error.value)
 
 
 def test_a_system_published_before_there_were_doubts_has_none(folder, tmp_path):

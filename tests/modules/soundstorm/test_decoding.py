@@ -369,3 +369,10 @@ def test_what_is_doubtful_is_read_with_its_doubts(network):
 def test_what_are_no_probabilities_is_refused(network, semantic, message):
     with pytest.raises(ValueError, match=message):
         decode(network, semantic, schedule=PAPER)
+
+
+def test_probabilities_of_few_digits_are_probabilities(network):
+    doubtful = torch.rand(2, 30, 16).mul(3).softmax(-1)
+    assert (doubtful.bfloat16().float().sum(-1) > 1).any(), "rounding makes some sums larger than 1"
+    decode(network, doubtful.bfloat16(), schedule=PAPER)
+    assert torch.equal(decode(network, doubtful.double(), schedule=PAPER), decode(network, doubtful, schedule=PAPER))

@@ -1,4 +1,6 @@
+import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -255,6 +257,15 @@ def test_soft_tokens_are_what_is_spoken_only_where_asked(chunking):
     assert made._fields == plain.generate(b)._fields
     assert not torch.equal(made.codes, plain.generate(b).codes)
     assert soft.sampling_settings == plain.sampling_settings | {"soft_semantic": True}
+
+
+def test_renderings_from_other_probabilities_are_of_other_settings():
+    module = SoundStorm(small_network(), soft_semantic=True)
+    data = SyntheticTokenDataModule(num_train=4)
+    softened = dataclasses.replace(data.card, soft_semantic={"num_tokens": 2, "sharpness": 3.0})
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(card=softened))
+    module.setup("predict")
+    assert module.sampling_settings["soft_semantic"] == {"num_tokens": 2, "sharpness": 3.0}
 
 
 def test_a_set_without_soft_tokens_is_refused_where_they_are_asked_for():

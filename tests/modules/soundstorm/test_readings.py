@@ -190,6 +190,10 @@ def test_where_the_words_are_doubtful_the_distance_is_the_mean_over_what_they_ma
     doubtful = choice.misreadings(codes, 0.25 * one_hot(first, 16) + 0.75 * one_hot(second, 16), 1)
     expected = 0.25 * choice.misreadings(codes, first, 1) + 0.75 * choice.misreadings(codes, second, 1)
     torch.testing.assert_close(doubtful, expected)
+    unknown = choice.misreadings(codes, 0.25 * one_hot(first, 16).half(), 1)
+    torch.testing.assert_close(
+        unknown, 0.25 * choice.misreadings(codes, first, 1), msg="what is unknown is not misread"
+    )
 
 
 def test_the_best_of_doubtful_words_is_that_of_the_words_where_they_are_sure(network):
