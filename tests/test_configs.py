@@ -97,7 +97,7 @@ def checkout(tmp_path_factory):
     for part in ("distilled", "distilled_longer", "distilled_sentences"):
         (root / "runs/semantic" / part).mkdir()
         (root / "runs/semantic" / part / "tokenizer").symlink_to(ROOT / "checkpoints/small-16k/semantic")
-    for run in ("small", "small_longer", "small_student", "small_spoken", "soundstorm"):
+    for run in ("small", "small_longer", "small_student", "small_spoken", "small_guidance", "soundstorm"):
         (root / "runs" / run).mkdir()
         (root / "runs" / run / "network").symlink_to(ROOT / "checkpoints/small-16k/soundstorm")
     for empty in ("speech", "data/librilight/large"):
