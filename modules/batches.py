@@ -17,7 +17,7 @@ class SoftTokens(NamedTuple):
     """
 
     tokens: Tensor  # [..., T, K] int64
-    probabilities: Tensor  # [..., T, K] float32, of sum 1 in each frame; all 0 where a frame says nothing
+    probabilities: Tensor  # [..., T, K] float32, of sum 1 in each frame; all 0 in padding
 
     def spread(self, vocab_size: int) -> Tensor:
         """Lay the probabilities out over all V tokens, float32 ``[..., T, V]``."""

@@ -10,9 +10,8 @@ class Posterior:
 
     Attributes:
         num_tokens: Tokens K per frame, the nearest ones; the probability of all others is theirs.
-        sharpness: What a squared distance per dimension is multiplied with: the larger, the surer. A student that was
-            distilled learns it, ``train/scale``; on unheard speakers it is the one under which the teacher's tokens are
-            most probable.
+        sharpness: What a squared distance per dimension is multiplied with: the larger, the surer. Of a distilled
+            student, that is best under which its teacher's tokens are most probable on unheard speakers.
 
     Raises:
         ValueError: A value is out of range.
