@@ -73,6 +73,12 @@ $(VENV)/speak-ready: $(VENV)/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -r pyproject.toml --extra speak
 	@touch $@
 
+# The average of SoundStorm before and after its fourth part (configs/soundstorm/small_soft.yaml), whose vector of hidden words is
+# learnt anew.
+FINAL := --model.init_args.network.init_args \
+  '{folder: runs/small_guidance/network, other: runs/small_soft/network, share: 0.6}' \
+  --trainer.default_root_dir runs/small_final --trainer.logger.init_args.name small_final
+
 train-small: $(SPOKEN) $(VENV)/speak-ready tokens-small
 	for part in distilled distilled_longer distilled_sentences; do test -d runs/semantic/$$part/tokenizer || \
 	  $(SOUNDSTORM) fit -c configs/semantic/$$part.yaml || exit 1; done
@@ -83,14 +89,17 @@ train-small: $(SPOKEN) $(VENV)/speak-ready tokens-small
 	$(SOUNDSTORM) predict -c configs/tokenize/spoken.yaml
 	$(SOUNDSTORM) predict -c configs/tokenize/spoken.yaml --trainer.callbacks.init_args.output_dir runs/tokens/spoken_student \
 	  --model.init_args.semantic.init_args.folder $(STUDENT) $(SOFT)
-	for stage in small small_longer small_student small_spoken small_guidance; do \
+	for stage in small small_longer small_student small_spoken small_guidance small_soft; do \
 	  last=runs/$$stage/checkpoints/last.ckpt; \
 	  $(SOUNDSTORM) fit -c configs/soundstorm/$$stage.yaml $$(test ! -e $$last || echo --ckpt_path $$last) && \
 	  $(SOUNDSTORM) validate -c configs/soundstorm/$$stage.yaml --ckpt_path $$last || exit 1; done
+	last=runs/small_final/checkpoints/last.ckpt; \
+	$(SOUNDSTORM) fit -c configs/soundstorm/small_guidance.yaml $(FINAL) $$(test ! -e $$last || echo --ckpt_path $$last) && \
+	$(SOUNDSTORM) validate -c configs/soundstorm/small_guidance.yaml $(FINAL) --ckpt_path $$last
 	$(SOUNDSTORM) fit -c configs/evaluate/consistency_small.yaml
 	rm -rf runs/small_system && mkdir runs/small_system && \
 	  cp -r checkpoints/small-16k/config.yaml checkpoints/small-16k/codec runs/small_system && \
-	  cp -r $(STUDENT) runs/small_system/semantic && cp -r runs/small_guidance/network runs/small_system/soundstorm
+	  cp -r $(STUDENT) runs/small_system/semantic && cp -r runs/small_final/network runs/small_system/soundstorm
 	@echo "The system is in runs/small_system: soundstorm generate --model runs/small_system ..."
 
 # SoundStorm beside AudioLM, VALL-E and VALL-E 2: each of their stages sees the same frames, STEPS batches (a multiple of 200) of
