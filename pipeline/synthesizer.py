@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,14 +176,11 @@ class SpeechSynthesizer(nn.Module):
         tokens, start = [], 0
         for size in sizes:
             part = audio[None, start * hop : (start + size) * hop].to(self._device)
-            align = partial(
-                align_tokens, num_frames=size, token_rate=self.semantic.frame_rate, frame_rate=self.codec.frame_rate
-            )
             if self.soft_semantic is None:
-                tokens.append(align(self.semantic.encode(part)[0].cpu()))
+                found = self.semantic.encode(part)[0]
             else:
-                soft = self.semantic.encode_soft(part, self.soft_semantic)
-                tokens.append(align(soft.spread(self.semantic.vocab_size)[0].cpu().mT).mT)
+                found = self.semantic.encode_soft(part, self.soft_semantic).spread(self.semantic.vocab_size)[0]
+            tokens.append(align_tokens(found.cpu(), size, self.semantic.frame_rate, self.codec.frame_rate, dim=0))
             start += size
         return torch.cat(tokens)
 

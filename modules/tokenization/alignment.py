@@ -37,24 +37,26 @@ def align_tokens(
     *,
     name: str = "",
     max_drift: Rate = 2,
+    dim: int = -1,
 ) -> Tensor:
     """Bring tokens to another frame rate by index, see :func:`aligned_indices`.
 
     Args:
-        tokens: Shape ``[..., S]``.
+        tokens: Shape ``[..., S]``, or with S at ``dim``.
         num_frames: Number of frames T wanted.
         token_rate: Rate of ``tokens``, per second.
         frame_rate: Rate of the frames, per second.
         name: What the tokens belong to, to begin the error with.
         max_drift: By how many frames the S tokens may be longer or shorter than the T frames.
+        dim: Axis of time.
 
     Returns:
-        Tokens at the rate of the frames, shape ``[..., T]``.
+        Tokens at the rate of the frames, shape ``[..., T]``, or with T at ``dim``.
 
     Raises:
         ValueError: The lengths do not belong together.
     """
-    num_tokens = tokens.shape[-1]
+    num_tokens = tokens.shape[dim]
     drift = num_tokens * Fraction(frame_rate) / Fraction(token_rate) - num_frames
     if abs(drift) > max_drift or (num_frames > 0 and num_tokens == 0):
         raise ValueError(
@@ -63,4 +65,4 @@ def align_tokens(
             f"{float(max_drift):g}"
         )
     indices = aligned_indices(num_tokens, num_frames, token_rate, frame_rate)
-    return tokens[..., torch.tensor(indices, dtype=torch.int64, device=tokens.device)]
+    return tokens.index_select(dim, torch.tensor(indices, dtype=torch.int64, device=tokens.device))

@@ -130,11 +130,12 @@ class Tokenization(LightningModule):
             token_rate=self.semantic.exact_frame_rate,
             frame_rate=self.frame_rate,
             max_drift=self.max_drift,
+            dim=1,
         )
         if self.soft is None:
             semantic = align(self.semantic.encode(audio))
             return [(tokens, row, None) for tokens, row in zip(semantic, codes, strict=True)]
-        soft, probabilities = (align(values.mT).mT for values in self.semantic.encode_soft(audio, self.soft))
+        soft, probabilities = map(align, self.semantic.encode_soft(audio, self.soft))
         # The most probable token is the one without alternatives.
         return [(t[:, 0], row, SoftTokens(t, p)) for t, p, row in zip(soft, probabilities, codes, strict=True)]
 

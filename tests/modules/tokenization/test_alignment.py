@@ -102,3 +102,10 @@ def test_no_tokens_for_a_frame_is_an_error():
 def test_leading_dimensions_are_kept():
     tokens = torch.arange(12).view(2, 2, 3)
     assert torch.equal(align_tokens(tokens, 6, 25, 50), tokens.repeat_interleave(2, dim=2))
+
+
+def test_time_may_be_another_axis():
+    tokens = torch.arange(24).view(2, 4, 3)
+    aligned = align_tokens(tokens, 8, 25, 50, dim=1)
+    assert torch.equal(aligned, align_tokens(tokens.mT, 8, 25, 50).mT)
+    assert torch.equal(aligned[:, ::2], tokens)
