@@ -1,12 +1,9 @@
 """What every system that makes acoustic tokens of semantic ones has in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule
-from torch import nn
 
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.token_stage import TokenStage, load_stage
@@ -77,16 +74,3 @@ class StagedGenerator(TokenGenerator):
         """
         names = " and ".join(type(stage).__name__ for stage, _ in self._stages)
         raise TypeError(f"{type(self).__name__} puts trained stages together: fit {names} on their own")
-
-
-@contextmanager
-def evaluating(*networks: nn.Module) -> Generator[None]:
-    """Run networks in evaluation mode, and leave each in the mode it was in."""
-    modes = [network.training for network in networks]
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)

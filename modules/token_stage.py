@@ -14,58 +14,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from modules.batches import TokenBatch
-from modules.codebook_start import spread_codebooks
 from modules.optimizers import parameter_groups, with_schedule
+from modules.token_network import TokenNetwork
 from modules.token_prediction import TokenPrediction
-
-
-class TokenNetwork(nn.Module, ABC):
-    """A network over tokens: a trunk between embeddings and heads, and how many tokens of which kind there are."""
-
-    num_quantizers: int
-    codebook_size: int
-    semantic_vocab_size: int
-    dim: int
-    # Identities of the codec and the semantic tokenizer of the tokens it was trained on; None for random weights.
-    trained_on: dict[str, Any] | None = None
-    trunk: Any  # what lies between: a Conformer, or a Transformer
-
-    @torch.no_grad()
-    def initialize_from_codebooks(
-        self, code_vectors: Tensor, semantic_vectors: Tensor | None = None, seed: int = 0
-    ) -> None:
-        """Set embeddings and heads so that tokens which sound alike begin alike.
-
-        The papers say nothing of how they begin. From noise, each of some 12 000 codes has to be learnt by itself; from
-        here, the first thing to learn is a map between two spaces of sounds.
-
-        Args:
-            code_vectors: What each code stands for, ``[Q, C, d]``, see ``AudioCodec.code_vectors``.
-            semantic_vectors: What each semantic token stands for, ``[K, d']``; None leaves the random start.
-            seed: Seed of the rotations that spread the vectors over all dimensions.
-
-        Raises:
-            ValueError: The numbers of levels, codes or semantic tokens are not the network's.
-        """
-        wanted = (self.num_quantizers, self.codebook_size)
-        if tuple(code_vectors.shape[:2]) != wanted:
-            raise ValueError(
-                f"code vectors of {list(code_vectors.shape[:2])} levels and codes, the network has {wanted}"
-            )
-        if semantic_vectors is not None and len(semantic_vectors) != self.semantic_vocab_size:
-            raise ValueError(
-                f"vectors of {len(semantic_vectors)} semantic tokens, the network has {self.semantic_vocab_size}"
-            )
-        self.start_from(*spread_codebooks(code_vectors, semantic_vectors, self.dim, seed))
-
-    @abstractmethod
-    def start_from(self, codes: Tensor, semantic: Tensor | None) -> None:
-        """Copy vectors of variance one to where they belong.
-
-        Args:
-            codes: Of the codes, ``[Q, C, D]``.
-            semantic: Of the semantic tokens, ``[K, D]``, or None.
-        """
 
 
 class Predicted(NamedTuple):

@@ -2,17 +2,15 @@
 
 import sys
 from pathlib import Path
-
-import torch
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from datamodules.audio_export import audio_format, write_audio
-from modules.arithmetic import multiplies_bfloat16
-from modules.soundstorm.chunks import Chunk
-from modules.soundstorm.readings import ReadingChoice
 from pipeline.process import keep_freed_memory
-from pipeline.raster import draw_raster
-from pipeline.synthesizer import SpeechSynthesizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from modules.soundstorm.chunks import Chunk
 
 
 def generate(
@@ -63,6 +61,14 @@ def generate(
             raise FileNotFoundError(f"{file}: there is no such file")
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed={seed} does not fit into 64 bits; give one between -2^63 and 2^63 - 1")
+    # Imported when the input is known to be good: PyTorch takes seconds.
+    import torch
+    from tqdm import tqdm
+
+    from modules.arithmetic import multiplies_bfloat16
+    from modules.soundstorm.readings import ReadingChoice
+    from pipeline.synthesizer import SpeechSynthesizer
+
     keep_freed_memory()
     place = _find_device(device)
     synthesizer = SpeechSynthesizer.from_pretrained(model).to(place)
@@ -83,12 +89,16 @@ def generate(
     write_audio(out, result.audio.numpy(), result.sample_rate, comment)
     print(f"{out}: {len(result.audio) / result.sample_rate:.2f} s of synthetic speech")
     if picture is not None:
+        from pipeline.raster import draw_raster  # plotting takes long to import
+
         draw_raster(chunks[0].codes[0].cpu(), chunks[0].passes, synthesizer.codec.frame_rate, picture)
         part = f", the first of {chunks[0].total} chunks" if chunks[0].total > 1 else ""
         print(f"{picture}: its tokens filling up{part}")
 
 
-def _find_device(name: str | None) -> torch.device:
+def _find_device(name: str | None) -> "torch.device":
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

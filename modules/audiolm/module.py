@@ -10,7 +10,8 @@ from modules.audiolm.stages import AudioLMCoarse, AudioLMFine
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.layers import Caching
 from modules.sampling import CategoricalSampling, TokenSampling, row_noise
-from modules.token_generator import StagedGenerator, evaluating
+from modules.token_generator import StagedGenerator
+from modules.token_network import evaluating
 
 
 class AudioLM(StagedGenerator):

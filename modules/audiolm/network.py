@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.layers import Transformer, linear, pack, rotary_at, unpack
-from modules.token_stage import TokenNetwork
+from modules.token_network import TokenNetwork
 
 
 class FlatTokenNetwork(TokenNetwork):

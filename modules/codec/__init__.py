@@ -1,11 +1,16 @@
 """Audio codecs: the contract, published ones, and our own."""
 
+from typing import TYPE_CHECKING
+
 from modules.codec.codec import AudioCodec
 from modules.codec.lyra import LyraCodec
-from modules.codec.lyra_fitting import LyraQuantizerFitting
-from modules.codec.reconstruction import CodecReconstruction
 from modules.codec.residual_vq import ResidualVQ, fit_residual_vq
-from modules.codec.transformers_codecs import DacCodec, EncodecCodec, MimiCodec, XcodecCodec
+from modules.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from modules.codec.lyra_fitting import LyraQuantizerFitting
+    from modules.codec.reconstruction import CodecReconstruction
+    from modules.codec.transformers_codecs import DacCodec, EncodecCodec, MimiCodec, XcodecCodec
 
 __all__ = [
     "AudioCodec",
@@ -19,3 +24,16 @@ __all__ = [
     "XcodecCodec",
     "fit_residual_vq",
 ]
+
+TRANSFORMERS = "modules.codec.transformers_codecs"
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CodecReconstruction": "modules.codec.reconstruction",
+        "LyraQuantizerFitting": "modules.codec.lyra_fitting",
+        "DacCodec": TRANSFORMERS,
+        "EncodecCodec": TRANSFORMERS,
+        "MimiCodec": TRANSFORMERS,
+        "XcodecCodec": TRANSFORMERS,
+    },
+)

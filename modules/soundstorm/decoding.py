@@ -15,7 +15,7 @@ from modules.sampling import filter_logits, sample_categorical
 from modules.soundstorm.network import SoundStormNetwork
 from modules.soundstorm.sampling import guide, gumbel, low_discrepancy_scores
 from modules.soundstorm.schedule import DecodingSchedule, Pass
-from modules.token_generator import evaluating
+from modules.token_network import evaluating
 
 
 class PassTrace(NamedTuple):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.layers import Conformer, linear
-from modules.token_stage import TokenNetwork
+from modules.token_network import TokenNetwork
 
 
 class SoundStormNetwork(TokenNetwork):

@@ -8,7 +8,8 @@ from torch import Tensor
 from modules.batches import GeneratedBatch, TokenBatch
 from modules.layers import Caching
 from modules.sampling import CategoricalSampling, TokenSampling, row_noise
-from modules.token_generator import StagedGenerator, evaluating
+from modules.token_generator import StagedGenerator
+from modules.token_network import evaluating
 from modules.valle.decoding import fill_levels, generate_first_level
 from modules.valle.stages import VallEAutoregressive, VallENonAutoregressive
 

@@ -274,7 +274,7 @@ def test_the_command_writes_speech_that_says_it_is_synthetic(folder, tmp_path, s
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_command_takes_bfloat16_for_the_network_where_that_is_fast(folder, tmp_path, monkeypatch, fast):
-    monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: fast)
+    monkeypatch.setattr("modules.arithmetic.multiplies_bfloat16", lambda device: fast)
     types = set()
     contextualize = SoundStormNetwork.contextualize
 
@@ -292,7 +292,7 @@ def test_the_command_takes_bfloat16_for_the_network_where_that_is_fast(folder, t
 
 
 def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr("modules.arithmetic.multiplies_bfloat16", lambda device: False)
     source, out = write(tmp_path / "a.wav", 2.0), tmp_path / "out.wav"
     arguments = ["generate", "--source", str(source), "--out", str(out), "--model", str(folder)]
     main([*arguments, "--readings", "3"])
@@ -308,7 +308,7 @@ def test_the_command_says_of_how_many_readings_it_kept_the_best(folder, tmp_path
 
 
 def test_a_published_system_may_leave_out_the_finest_levels(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pipeline.generate.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr("modules.arithmetic.multiplies_bfloat16", lambda device: False)
     system = SpeechSynthesizer.from_pretrained(folder)
     system.schedule = DecodingSchedule(iterations=(4, 0), temperature=0.9)
     system.choice = ReadingChoice(system.codec, system.semantic, 2)
