@@ -9,6 +9,9 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
+# The parser lists the classes that are loaded, and takes them by their short names: load those that packages put off.
+import modules.codec.transformers_codecs
+import modules.semantic.transformers_features  # noqa: F401
 from modules.arithmetic import multiplies_bfloat16
 from pipeline.process import keep_freed_memory
 

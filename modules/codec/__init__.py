@@ -25,15 +25,14 @@ __all__ = [
     "fit_residual_vq",
 ]
 
-TRANSFORMERS = "modules.codec.transformers_codecs"
 __getattr__ = lazy_names(
     __name__,
     {
         "CodecReconstruction": "modules.codec.reconstruction",
         "LyraQuantizerFitting": "modules.codec.lyra_fitting",
-        "DacCodec": TRANSFORMERS,
-        "EncodecCodec": TRANSFORMERS,
-        "MimiCodec": TRANSFORMERS,
-        "XcodecCodec": TRANSFORMERS,
+        "DacCodec": "modules.codec.transformers_codecs",
+        "EncodecCodec": "modules.codec.transformers_codecs",
+        "MimiCodec": "modules.codec.transformers_codecs",
+        "XcodecCodec": "modules.codec.transformers_codecs",
     },
 )

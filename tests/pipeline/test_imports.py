@@ -42,3 +42,16 @@ def test_what_is_imported_when_it_is_asked_for_is_there(name):
         assert getattr(package, exported).__name__ == exported
     with pytest.raises(AttributeError, match=f"module 'modules.{name}' has no attribute 'nonsense'"):
         _ = package.nonsense
+
+
+LATE = {
+    "modules.codec.DacCodec": "predict --model.help modules.tokenization.Tokenization",
+    "modules.semantic.TransformersFeatures": "fit --model modules.semantic.module.SemanticTokenizerTraining "
+    "--model.tokenizer.help modules.semantic.SemanticTokenizer",
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_the_help_of_a_stage_lists_what_packages_import_late(name):
+    command = [sys.executable, "-m", "pipeline", *LATE[name].split()]
+    assert name in subprocess.run(command, capture_output=True, text=True, check=True).stdout
